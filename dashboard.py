@@ -1,0 +1,5 @@
+"""NiN Explorer: `streamlit run dashboard.py`."""
+
+from ui import frame
+
+frame.run()

@@ -1,0 +1,1 @@
+"""What the pages share: the frame, architecture controls, figures, tables, browser components."""

@@ -1,0 +1,92 @@
+"""The frame around every page: navigation, the sidebar, and how failures are shown.
+
+Streamlit runs a page file without the entry point when a page's own URL is the first one visited
+on a fresh server. Every page therefore begins with `begin()`, which in that case registers the
+pages and reruns, so that a deep link shows the whole frame and keeps its query string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from ui import architecture
+
+if TYPE_CHECKING:
+    from streamlit.navigation.page import StreamlitPage
+
+    from nin_core import NiNConfig
+
+# File, title, icon; the first is the page at "/".
+_PAGES = (
+    ("pages/home.py", "Home", ":material/home:"),
+    ("pages/architecture.py", "Architecture", ":material/account_tree:"),
+    ("pages/training.py", "Training", ":material/show_chart:"),
+    ("pages/feature_maps.py", "Feature maps", ":material/grid_view:"),
+)
+
+_STYLE = """
+<style>
+.nin-totals { width: 100%; border-collapse: collapse; font-size: 0.85rem; margin: 0 0 .4rem; }
+.nin-totals th { font-weight: 400; opacity: .7; text-align: right; padding: 0 0 .15rem; }
+.nin-totals td { padding: .15rem 0; border-top: 1px solid rgba(128, 128, 128, .25); }
+.nin-totals td:nth-child(n+2) { text-align: right; white-space: nowrap; padding-left: .5rem;
+  font-variant-numeric: tabular-nums; }
+.nin-totals td:nth-child(3) { opacity: .75; }
+.stMainBlockContainer { padding-top: 3rem; padding-bottom: 3rem; }
+</style>
+"""
+
+
+def page(file: str) -> StreamlitPage:
+    """The `st.Page` of a page file, for `st.page_link`."""
+    for path, title, icon in _PAGES:
+        if path == file:
+            return st.Page(path, title=title, icon=icon, default=path == _PAGES[0][0])
+    raise KeyError(file)
+
+
+def navigation() -> StreamlitPage:
+    """Register the pages and return the one that was asked for."""
+    return st.navigation([page(path) for path, _, _ in _PAGES])
+
+
+def run() -> None:
+    """The entry point's whole job: frame, sidebar, then the page that was asked for."""
+    st.set_page_config(page_title="NiN Explorer", page_icon=":material/blur_on:", layout="wide")
+    chosen = navigation()
+    st.session_state["nin_framed"] = True
+    st.html(_STYLE)
+    with st.sidebar:
+        architecture.controls()
+    chosen.run()
+
+
+def begin() -> NiNConfig:
+    """First line of every page file: make sure the frame is there; return the network to show."""
+    if not st.session_state.get("nin_framed"):
+        navigation()
+        st.rerun()
+    if architecture.problem():
+        st.info(
+            "The network in the sidebar cannot be built yet (the reason stands there); this page "
+            "shows the last one that can."
+        )
+    return architecture.current()
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Show a store's or a data set's failure as its sentence, where it happened."""
+    from nin_core.data import DataError
+    from nin_core.store import StoreError
+
+    try:
+        yield
+    except StoreError as error:
+        st.error(f"The run store cannot be used: {error}", icon=":material/database_off:")
+    except DataError as error:
+        st.error(str(error), icon=":material/image_not_supported:")
