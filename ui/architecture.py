@@ -16,7 +16,15 @@ from typing import Any
 
 import streamlit as st
 
-from nin_core import PRESETS, ConfigError, NiNConfig, PoolConfig, preset, summarize
+from nin_core import (
+    PRESETS,
+    ConfigError,
+    NiNConfig,
+    PoolConfig,
+    preset,
+    preset_name,
+    summarize,
+)
 from nin_core import config as bounds
 from ui import link, numbers
 
@@ -47,6 +55,15 @@ def base_preset() -> str:
 def problem() -> str | None:
     """Why the draft cannot be built, if it cannot."""
     return st.session_state.get("nin_problem")
+
+
+def show(config: NiNConfig) -> None:
+    """Make `config` the session's network, e.g. a run's; the sidebar and the URL follow.
+
+    For use in a widget's callback: the sidebar's own widgets are drawn after it.
+    """
+    current_base = st.session_state.get("nin_base", link.DEFAULT_PRESET)
+    _load(preset_name(config) or current_base, config)
 
 
 def controls() -> None:
@@ -304,9 +321,8 @@ def _block_controls(index: int) -> None:
     )
     is_last = index == len(_get(("blocks",))) - 1
     for position in range(len(block["channels"])):
-        label = (
-            "k×k convolution's width" if position == 0 else f"1×1 convolution {position}'s width"
-        )
+        window = f"{block['kernel_size']}×{block['kernel_size']}"
+        label = f"Channels of the {window}" if position == 0 else f"Channels of 1×1 no. {position}"
         if is_last and position == len(block["channels"]) - 1:
             st.caption(f"{label}: {block['channels'][-1]}, one map a class")
             continue

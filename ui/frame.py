@@ -67,7 +67,8 @@ def run() -> None:
 
 def begin() -> NiNConfig:
     """First line of every page file: make sure the frame is there; return the network to show."""
-    if not st.session_state.get("nin_framed"):
+    # Set by `run()` in the same script run; taken away, so that it speaks of this run only.
+    if not st.session_state.pop("nin_framed", False):
         navigation()
         st.rerun()
     if architecture.problem():

@@ -1,0 +1,7 @@
+"""stub"""
+
+import streamlit as st
+from ui import frame
+
+config = frame.begin()
+st.write(config)

@@ -1,0 +1,21 @@
+"""Feature maps: what every layer makes of one picture, and how the class maps become the answer."""
+
+import streamlit as st
+
+from ui import feature_maps, frame
+
+config = frame.begin()
+st.title("Feature maps")
+st.caption(
+    "Every layer turns the maps it is given into new ones, one per channel. Follow one picture "
+    "from the first convolution to the class maps that decide."
+)
+left, right = st.columns([3, 7], gap="large")
+with frame.guarded():
+    with left:
+        subject = feature_maps.choose_network(config)
+        picture = feature_maps.choose_picture(subject)
+        feature_maps.show_answer(subject, picture)
+    with right:
+        feature_maps.show_layer(subject, picture)
+    feature_maps.show_class_maps(subject, picture)

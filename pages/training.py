@@ -1,0 +1,5 @@
+"""training"""
+
+from ui import frame
+
+config = frame.begin()

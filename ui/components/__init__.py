@@ -1,0 +1,21 @@
+"""The browser components: what Streamlit's own elements cannot do.
+
+    plot(figure, key=..., height=360, on_click=None)         charts, still or live, updated in place
+    sprite(maps, key=..., on_click="rerun")                  all channels of a layer in one picture
+    class_maps(maps, image, labels=..., key=...)             class maps over the input image
+    svg(markup, key=..., on_click=None)                      a drawing, with hover and click
+    forget_click(key)                                        drop the click that a component keeps
+
+Each returns what was clicked last in this session (None before the first click) and raises
+ValueError, with a sentence that says what is wrong, for input it cannot show. With
+`on_click="rerun"` a click reruns the script or the fragment; with a function, the function is
+called with the click first; with None, nothing is sent. A `key` is required: it is what keeps zoom
+and selection over reruns.
+"""
+
+from ui.components.diagram import svg
+from ui.components.plot import plot
+from ui.components.sprite import class_maps, sprite
+from ui.components.wire import forget_click
+
+__all__ = ["class_maps", "forget_click", "plot", "sprite", "svg"]

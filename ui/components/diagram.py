@@ -1,0 +1,116 @@
+"""A drawing made in Python, shown as SVG: it follows the width and the theme and can be clicked.
+
+    block = svg(markup, key="network", on_click="rerun", selected=block)
+
+Choices:
+
+* The drawing lives in a shadow root, so its `<style>`, ids and class names stay its own. Streamlit's
+  theme variables reach into it: `fill: var(--st-text-color)` is right in light and in dark.
+* An element with `data-id` can be clicked and reached with the Tab key. An element with a `<title>`
+  child explains itself when the pointer is over it, at once and in the page's own look.
+* It shrinks with the page and never grows beyond the `viewBox`'s own size, so that its letters stay
+  near the size they were drawn in; below `min_width` it scrolls sideways inside its own frame.
+* The markup is checked: only shapes and text, nothing that runs or loads.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from xml.etree import ElementTree
+
+import streamlit as st
+
+from ui.components.wire import (
+    OnClick,
+    check_key,
+    check_on_click,
+    click_callback,
+    last_click,
+    read_assets,
+)
+
+_SVG = "{http://www.w3.org/2000/svg}"
+_FORBIDDEN = {"script", "foreignObject", "image", "iframe", "a", "animate", "set"}
+
+_mount = st.components.v2.component(
+    "nin_svg", js=read_assets("diagram.js"), css=read_assets("diagram.css")
+)
+
+
+def svg(
+    markup: str,
+    *,
+    key: str,
+    on_click: OnClick = None,
+    selected: str | None = None,
+    min_width: int = 0,
+) -> str | None:
+    """Show an SVG drawing and return the `data-id` clicked last.
+
+    Args:
+        markup: one `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 W H">` element. Text from
+            users must be escaped in it (`html.escape`).
+        key: names the drawing on its page.
+        on_click: None: nothing can be clicked. "rerun": a click on an element with `data-id`
+            reruns the script (or the fragment). A function: it is called with the id first.
+        selected: the element with this `data-id` gets the class `selected`; the drawing's `<style>`
+            says what that looks like.
+        min_width: CSS pixels below which the drawing scrolls sideways rather than shrink.
+
+    Returns:
+        The id clicked last in this session, or None before the first click and when the drawing
+        has no such element any more.
+
+    Raises:
+        ValueError: the markup is not well formed, has no viewBox or holds what a drawing does not
+            need (scripts, links, event handlers, things loaded from elsewhere).
+    """
+    check_key(key)
+    check_on_click(on_click)
+    ids = _checked(markup)
+    _mount(
+        key=key,
+        data={
+            "svg": markup,
+            "clicks": on_click is not None,
+            "selected": selected,
+            "minWidth": min_width,
+        },
+        on_click_change=click_callback(key, on_click),
+    )
+    clicked = last_click(key)
+    return clicked if on_click is not None and clicked in ids else None
+
+
+@lru_cache(maxsize=64)
+def _checked(markup: str) -> frozenset[str]:
+    """Return the data-ids of a drawing that may be shown; raise ValueError for any other."""
+    if "<!" in markup.replace("<!--", ""):
+        raise ValueError("The drawing must not hold a document type or CDATA.")
+    try:
+        root = ElementTree.fromstring(markup)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"The drawing is not well-formed SVG: {error}.") from error
+    if root.tag != f"{_SVG}svg":
+        raise ValueError(
+            'The drawing must be one <svg xmlns="http://www.w3.org/2000/svg"> element.'
+        )
+    sides = root.get("viewBox", "").replace(",", " ").split()
+    try:
+        fits = len(sides) == 4 and float(sides[2]) > 0 and float(sides[3]) > 0
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError('The drawing needs a viewBox such as "0 0 800 300".')
+    ids: set[str] = set()
+    for element in root.iter():
+        name = str(element.tag).rpartition("}")[2]
+        if name in _FORBIDDEN:
+            raise ValueError(f"The drawing must not hold <{name}>.")
+        for attribute, value in element.attrib.items():
+            plain = attribute.rpartition("}")[2]
+            if plain.lower().startswith("on") or (plain == "href" and not value.startswith("#")):
+                raise ValueError(f"The drawing must not hold the attribute {plain}={value!r}.")
+        if "data-id" in element.attrib:
+            ids.add(element.attrib["data-id"])
+    return frozenset(ids)

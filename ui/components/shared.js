@@ -1,0 +1,41 @@
+// Put in front of the scripts that draw. What they share: parcels, theme colours, delayed clean-up.
+
+/** The arrays of parcel `id`, as soon as they have arrived. */
+async function parcel(id) {
+  const store = (window.ninParcels ??= { arrived: new Map(), awaited: new Map() });
+  if (!store.arrived.has(id)) {
+    await new Promise((resolve) => {
+      if (!store.awaited.has(id)) store.awaited.set(id, []);
+      store.awaited.get(id).push(resolve);
+    });
+  }
+  return store.arrived.get(id).arrays;
+}
+
+/** A reader of Streamlit's theme variables as they apply to `element` now. */
+function themeOf(element) {
+  const style = getComputedStyle(element);
+  const read = (name) => style.getPropertyValue(`--st-${name}`).trim();
+  return {
+    read,
+    list: (name) => read(name).split(",").map((part) => part.trim()).filter(Boolean),
+  };
+}
+
+/** [red, green, blue] of any CSS colour. */
+function rgb(color) {
+  const context = (rgb.context ??= document.createElement("canvas").getContext("2d", {
+    willReadFrequently: true,
+  }));
+  context.clearRect(0, 0, 1, 1);
+  context.fillStyle = color;
+  context.fillRect(0, 0, 1, 1);
+  return [...context.getImageData(0, 0, 1, 1).data.slice(0, 3)];
+}
+
+/** Run `dispose` once `node` has been off the page for a few seconds: a remount puts it back. */
+function whenGone(node, dispose) {
+  setTimeout(() => {
+    if (!node.isConnected) dispose();
+  }, 4000);
+}

@@ -1,0 +1,255 @@
+"""All channels of a layer in one picture, and class maps over the image they were made from.
+
+    spot = sprite(maps, key="block-1", title="Block 1, 3×3 convolution")
+    spot = class_maps(maps, image, labels=dataset.classes, values=logits, key="classes")
+
+Choices:
+
+* One canvas, not one picture a channel: every cell is a whole number of screen pixels, unsmoothed,
+  and all maps share one colour scale. Zero has the surface's own colour, so what stands out is what
+  responds: one hue upwards for maps that are nowhere negative (after ReLU), two hues for signed
+  ones (weights, logits).
+* Values are sent as 16-bit integers times a power of ten, four digits for the largest of the layer
+  (0.9213 is 9213 × 10⁻⁴). That is the number the tooltip prints, rounded here once, so it is right
+  to its last digit, which float16 (three digits and a bit) would not be, at half the size of
+  float32. Hovering, selecting and resizing ask Python for nothing.
+* The values travel in a parcel (see `wire`): pages may select a channel, or change a title, and the
+  numbers are not sent again.
+* Rows, columns and channels count from 0, as they do in a tensor.
+* A map of NaN is shown as such: a network that diverged is a thing to look at, not an error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+import streamlit as st
+
+from ui.components.wire import (
+    OnClick,
+    check_key,
+    check_on_click,
+    click_callback,
+    last_click,
+    pack,
+    read_assets,
+    send,
+)
+
+_NOT_A_NUMBER = -32768  # int16's lowest, which no rounded value takes
+_DIGITS = 4
+_MOST_CELLS = 8_000_000  # about what one canvas can hold at one pixel a cell
+
+_mount = st.components.v2.component(
+    "nin_sprite",
+    js=read_assets("shared.js", "sprite.js"),
+    css=read_assets("sprite.css"),
+    isolate_styles=False,
+)
+
+
+class Spot(TypedDict):
+    """A clicked cell: which channel, and where in its map, counted from 0."""
+
+    channel: int
+    row: int
+    column: int
+
+
+def sprite(
+    maps: Any,
+    *,
+    key: str,
+    title: str = "",
+    labels: Sequence[str] | None = None,
+    selected: int | None = None,
+    on_click: OnClick = "rerun",
+) -> Spot | None:
+    """Show every channel of a layer as one grid of small maps.
+
+    Args:
+        maps: numbers of shape [channels, height, width] (an array or a tensor on the CPU):
+            feature maps, or the kernels of a convolution.
+        key: names the picture on its page. The same key is the same picture: its selection stays.
+        title: what screen readers are told and, if given, written above.
+        labels: a name for every channel, instead of its number.
+        selected: outline this channel; None leaves the outline where the user put it.
+        on_click: "rerun": a click, or arrow keys, rerun the script (or fragment). A function: it is
+            called with the spot first. None: nothing is sent.
+
+    Returns:
+        The spot clicked last in this session, or None before the first and when the picture has no
+        such spot any more. With the arrow keys it is the strongest cell of the channel.
+
+    Raises:
+        ValueError: the maps have another shape or kind, or are too many to draw.
+    """
+    values = _as_maps(maps)
+    return _show(
+        values,
+        key=key,
+        title=title,
+        labels=_as_texts(labels, len(values), "labels"),
+        selected=selected,
+        on_click=on_click,
+    )
+
+
+def class_maps(
+    maps: Any,
+    image: Any,
+    *,
+    labels: Sequence[str],
+    key: str,
+    values: Sequence[float] | None = None,
+    title: str = "",
+    selected: int | None = None,
+    on_click: OnClick = "rerun",
+) -> Spot | None:
+    """Show the last layer's maps, one a class, over the image.
+
+    Each map is stretched over the whole image. That is how such maps are read, not where exactly a
+    cell looks: its receptive field is larger than the cell that is drawn.
+
+    Args:
+        maps: numbers of shape [classes, height, width].
+        image: uint8 [height, width] or [height, width, 3].
+        labels: the classes' names.
+        key: names the picture on its page.
+        values: a number a class, written under its name (a logit or a probability).
+        title, selected, on_click: as in `sprite`.
+
+    Returns:
+        As `sprite`; the channel is the class's number.
+
+    Raises:
+        ValueError: shapes, kinds or counts do not fit.
+    """
+    cells = _as_maps(maps)
+    picture = _as_image(image)
+    names = _as_texts(labels, len(cells), "labels")
+    captions = None
+    if values is not None:
+        numbers = [float(value) for value in values]
+        if len(numbers) != len(cells):
+            raise ValueError(f"There are {len(cells)} class maps but {len(numbers)} values.")
+        captions = [f"{value:.3f}" if math.isfinite(value) else "not a number" for value in numbers]
+    return _show(
+        cells,
+        key=key,
+        title=title,
+        labels=names,
+        captions=captions,
+        image=picture,
+        selected=selected,
+        on_click=on_click,
+    )
+
+
+def _show(
+    values: np.ndarray,
+    *,
+    key: str,
+    title: str,
+    labels: list[str] | None,
+    selected: int | None,
+    on_click: OnClick,
+    captions: list[str] | None = None,
+    image: np.ndarray | None = None,
+) -> Spot | None:
+    check_key(key)
+    check_on_click(on_click)
+    channels, height, width = values.shape
+    if selected is not None and not 0 <= selected < channels:
+        raise ValueError(f"There is no channel {selected} to select: they are 0 to {channels - 1}.")
+    numbers, decimals = quantise(values)
+    arrays = {"values": numbers} if image is None else {"values": numbers, "image": image}
+    parcel = pack(arrays)
+    finite = values[np.isfinite(values)]
+    with st.container(gap=None):
+        _mount(
+            key=key,
+            data={
+                "key": key,
+                "parcel": parcel.id,
+                "shape": [channels, height, width],
+                "decimals": decimals,
+                "signed": bool(finite.size and finite.min() < 0),
+                "dead": np.flatnonzero((values == 0).all(axis=(1, 2))).tolist(),
+                "broken": int((~np.isfinite(values)).any(axis=(1, 2)).sum()),
+                "title": title,
+                "labels": labels,
+                "captions": captions,
+                "image": None if image is None else list(image.shape),
+                "selected": selected,
+                "clicks": on_click is not None,
+            },
+            on_click_change=click_callback(key, on_click),
+        )
+        send(parcel, key=f"{key} values")
+    return _as_spot(last_click(key), values.shape) if on_click is not None else None
+
+
+def quantise(values: np.ndarray) -> tuple[np.ndarray, int]:
+    """Round values to the digits that are shown.
+
+    Returns:
+        int16 of the same shape and the number of decimals d: a value is `int16 × 10^-d`. The
+        layer's largest magnitude keeps four digits; what is not finite becomes -32768.
+    """
+    finite = np.isfinite(values)
+    largest = float(np.abs(values, where=finite, out=np.zeros(values.shape)).max(initial=0.0))
+    decimals = _DIGITS - 1 - math.floor(math.log10(largest)) if largest > 0 else 0
+    with np.errstate(invalid="ignore", over="ignore"):
+        scaled = np.round(values.astype(np.float64) * 10.0**decimals)
+    return np.where(finite, scaled, _NOT_A_NUMBER).astype(np.int16), decimals
+
+
+def _as_maps(maps: Any) -> np.ndarray:
+    values = np.asarray(maps)
+    if values.ndim != 3 or values.size == 0:
+        raise ValueError(
+            f"Maps must have the shape [channels, height, width], not {list(values.shape)}."
+        )
+    if values.dtype.kind not in "fiub":
+        raise ValueError(f"Maps must hold numbers, not {values.dtype}.")
+    if values.size > _MOST_CELLS:
+        raise ValueError(
+            f"{values.size:,} values are too many for one picture (at most {_MOST_CELLS:,}): "
+            "show fewer channels."
+        )
+    return values
+
+
+def _as_image(image: Any) -> np.ndarray:
+    picture = np.asarray(image)
+    grey = picture.ndim == 2
+    colour = picture.ndim == 3 and picture.shape[2] == 3
+    if picture.dtype != np.uint8 or not (grey or colour) or picture.size == 0:
+        raise ValueError(
+            "The image must be uint8 of shape [height, width] or [height, width, 3], "
+            f"not {picture.dtype} {list(picture.shape)}."
+        )
+    return picture
+
+
+def _as_texts(texts: Sequence[str] | None, count: int, what: str) -> list[str] | None:
+    if texts is None:
+        return None
+    if len(texts) != count:
+        raise ValueError(f"There are {count} maps but {len(texts)} {what}.")
+    return [str(text) for text in texts]
+
+
+def _as_spot(click: Any, shape: tuple[int, ...]) -> Spot | None:
+    """Return a click as a spot if it is one of this picture's: it comes from a browser."""
+    if not isinstance(click, dict):
+        return None
+    place = [click.get(name) for name in ("channel", "row", "column")]
+    if not all(type(n) is int and 0 <= n < side for n, side in zip(place, shape, strict=True)):
+        return None
+    channel, row, column = place
+    return Spot(channel=channel, row=row, column=column)

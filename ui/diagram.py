@@ -1,0 +1,535 @@
+"""NiNConfig -> a drawing of the network, to scale, as one SVG.
+
+What stands for what:
+
+* A volume is a layer's output: height and depth into the page are its map's two sides, its
+  length from left to right its channels. All sides share one linear scale, the image's too;
+  channels are drawn by their square root, so that 6 and 384 both fit.
+* What happens between two volumes is a symbol in front of the second: a window that closes on a
+  point (k×k convolution), a small dense layer (1×1 convolution), a funnel (pooling). The window
+  itself is also marked on the face it slides over, at the face's own scale.
+* A 1×1 convolution is the same dense layer at every pixel. That is drawn as it is: one pixel's
+  channels are marked as a rod through the volumes, and the little dense layers join its pieces.
+* ReLU and batch norm change no shape and have no volume; they are named on hover.
+
+Every layer's group carries `data-id` (the layer's name) and a `<title>`, for clicks and hover.
+Colours come from `ui.theme`, text and background from Streamlit's CSS variables with light
+fallbacks, so that the same string serves both themes and a file on disk. Nothing here knows a
+screen: the drawing is packed into rows for the width it is asked for, at one unit a CSS pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from html import escape
+
+from nin_core import LayerSummary, NiNConfig, summarize
+from ui import numbers, theme
+
+IMAGE_SIDE = 140.0  # pixels: the image is drawn no larger,
+MAP_SIDE = 88.0  # nor any feature map than this
+CHANNEL = 2.4  # pixels of one channel's depth; c channels have CHANNEL·√c
+SLANT = (0.40, 0.26)  # of a side: how far the volume's depth goes right and up
+GAP = 36.0  # room for a symbol in front of a volume
+FONT = 12.0
+SMALLEST = 1.5  # pixels: a 1×1 map must not vanish
+
+_LINE = 15.0
+_PAD = 10.0  # of a title in its card
+_INSET = 6.0  # of the cells in their card
+_CARD_TOP = 24.0
+_BETWEEN = 14.0  # between parts in a row
+_ROWS = 18.0  # between rows
+_WIDTHS = dict.fromkeys(" .,:;ijl()", 0.3)  # in font sizes; the other letters: see text_width
+_MAX_DOTS = 12
+
+
+@dataclass
+class Part:
+    """A piece of the drawing around a horizontal axis at y = 0, from x = 0 to `width`.
+
+    `above` and `below` are how far it reaches from the axis. `cards` are the (x, width, title) of
+    blocks' backgrounds, drawn once the row is complete so that all in it are equally tall.
+    """
+
+    width: float = 0.0
+    above: float = 0.0
+    below: float = 0.0
+    body: list[str] = field(default_factory=list)
+    cards: list[tuple[float, float, str]] = field(default_factory=list)
+    inside: tuple[float, float] = (0.0, 0.0)  # what the cards must hold, above and below
+
+    def append(self, other: Part, gap: float = 0.0) -> None:
+        """Put `other` to the right."""
+        x = self.width + (gap if self.width else 0.0)
+        self.body.append(_at(x, 0, other.body))
+        self.cards += [(x + left, width, title) for left, width, title in other.cards]
+        self.width = x + other.width
+        self.above, self.below = max(self.above, other.above), max(self.below, other.below)
+        self.inside = (max(self.inside[0], other.inside[0]), max(self.inside[1], other.inside[1]))
+
+    def markup(self) -> str:
+        """The cards, and everything else over them."""
+        above, below = self.inside
+        backgrounds = [
+            f'<rect class="card" x="{x:.1f}" y="{-above:.1f}" width="{width:.1f}" '
+            f'height="{above + below:.1f}" rx="6"/>'
+            f'<text class="title" x="{x + _PAD:.1f}" y="{17 - above:.1f}">{escape(title)}</text>'
+            for x, width, title in self.cards
+        ]
+        return "".join(backgrounds + self.body)
+
+
+def text_width(text: str) -> float:
+    """Room for a text, in pixels: what the layout reserves, a little over what sans serifs need."""
+    return FONT * sum(_WIDTHS.get(letter, 0.55 if letter.islower() else 0.6) for letter in text)
+
+
+def side_scale(config: NiNConfig) -> float:
+    """Pixels drawn for one pixel of the image or of a map."""
+    maps = [row.output_shape[1] for row in summarize(config).layers if row.block]
+    return min(IMAGE_SIDE / config.image_size, MAP_SIDE / max(maps))
+
+
+def side_length(size: int, scale: float) -> float:
+    """Drawn side of a map of `size` pixels."""
+    return max(size * scale, SMALLEST)
+
+
+def depth_length(channels: int) -> float:
+    """Drawn length of `channels` channels."""
+    return CHANNEL * math.sqrt(channels)
+
+
+def network_svg(config: NiNConfig, width: int = 1000) -> str:
+    """Draw `config` in rows of at most `width` pixels (240 or more holds any layer)."""
+    legend = _pack(list(_legend(config)), width, gap=18.0)
+    rows = _pack_evenly(list(_parts(config, width)), width, gap=_BETWEEN)
+    body: list[str] = []
+    y = 0.0
+    for row in [*legend, *rows]:
+        gap = 6.0 if row in legend[1:] else _ROWS
+        y += row.above + (gap if y else 0.0)
+        body.append(_at(0, y, [row.markup()]))
+        y += row.below
+    total = math.ceil(max(row.width for row in [*legend, *rows]))
+    height = math.ceil(y)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="nin-diagram" role="img" '
+        f'width="{total}" height="{height}" viewBox="0 0 {total} {height}" '
+        f'aria-label="{escape(describe(config))}">{_STYLE}{"".join(body)}</svg>'
+    )
+
+
+def describe(config: NiNConfig) -> str:
+    """The drawing in words, for those who do not see it."""
+    rows = summarize(config).layers
+    blocks = [
+        f"block {number}: {block.kernel_size}×{block.kernel_size} convolution and "
+        f"{len(block.channels) - 1} 1×1 to {block.channels[-1]} channels"
+        for number, block in enumerate(config.blocks, start=1)
+    ]
+    head = "average" if config.global_pool == "avg" else "max"
+    return (
+        f"Network in Network on {numbers.shape((config.in_channels, *rows[0].input_shape[1:]))}: "
+        f"{'; '.join(blocks)}; global {head} pooling to {config.num_classes} logits."
+    )
+
+
+# --- what is drawn, in order ------------------------------------------------------------------
+
+
+def _parts(config: NiNConfig, width: float) -> Iterator[Part]:
+    """Input, blocks with their pooling, dropout, head: the pieces that a row break may separate."""
+    scale = side_scale(config)
+    rows = summarize(config).layers
+    drawn = [row for row in rows if row.kind not in ("relu", "batch_norm", "flatten")]
+    following = dict(zip((row.name for row in drawn), drawn[1:], strict=False))
+    yield _input(config, scale, drawn[0])
+    last = len(config.blocks)
+    for number in range(1, last + 1):
+        if number == last and config.dropout > 0:
+            yield _dropout(config.dropout)
+        cells = [
+            _cell(row, _note(row, rows), following[row.name], scale)
+            for row in drawn
+            if row.block == number
+        ]
+        card = _card(cells, f"Block {number}" + (" → class maps" if number == last else ""), width)
+        pool = next((row for row in drawn if row.name == f"pool{number}"), None)
+        if pool is None:
+            yield card
+            continue
+        after = _cell(pool, "", following[pool.name], scale)
+        if card.width + after.width + 4.0 <= width:  # a pooling stays with its block if it can
+            card.append(after, gap=4.0)
+            yield card
+        else:
+            yield card
+            yield after
+    yield _head(drawn[-1], config.num_classes)
+
+
+def _note(row: LayerSummary, rows: Sequence[LayerSummary]) -> str:
+    """What follows a convolution without changing its shape."""
+    after = rows[rows.index(row) + 1 :]
+    names = []
+    for other in after:
+        if other.kind == "batch_norm":
+            names.append("batch norm")
+        elif other.kind == "relu":
+            names.append("ReLU")
+        else:
+            break
+    return f" Followed by {' and '.join(names)}." if names else ""
+
+
+def _input(config: NiNConfig, scale: float, following: LayerSummary) -> Part:
+    channels, size = config.in_channels, config.image_size
+    part = Part()
+    side, depth = side_length(size, scale), depth_length(channels)
+    shape = f"{channels}×{size}×{size}"
+    title = f"Input: {shape}, {'grey' if channels == 1 else f'{channels} channels'}."
+    width = max(depth + side * SLANT[0], text_width(shape), text_width("Input"))
+    x = (width - depth - side * SLANT[0]) / 2
+    part.body += [
+        _open("input", "input", title),
+        *_volume(x, side, depth, size, following),
+        _text(width / 2, -side * (0.5 + SLANT[1]) - 8, "Input", "strong"),
+        _text(width / 2, side / 2 + _LINE, shape),
+        "</g>",
+    ]
+    part.width = width
+    part.above, part.below = side * (0.5 + SLANT[1]) + 8 + FONT, side / 2 + _LINE + 4
+    return part
+
+
+def _cell(row: LayerSummary, note: str, following: LayerSummary, scale: float) -> Part:
+    """A symbol, the volume it makes, the operation above and the shape below."""
+    channels, size, _ = row.output_shape
+    side, depth = side_length(size, scale), depth_length(channels)
+    role = _role(row.kind)
+    operation, detail = _operation(row)
+    shape = numbers.shape(row.output_shape)
+    wide = max(GAP + depth + side * SLANT[0], *map(text_width, (operation, detail, shape)))
+    part = Part(width=wide + 8)
+    x = (part.width - GAP - depth - side * SLANT[0]) / 2
+    middle = part.width / 2
+    top = max(side * (0.5 + SLANT[1]), 13.0) + 8
+    bottom = max(side / 2, 13.0) + _LINE
+    part.body += [
+        _open(row.name, role, _hover(row) + note),
+        _SYMBOLS[role](x + GAP / 2 - 2),
+        *_volume(x + GAP, side, depth, size, following, rod=role == "conv1x1"),
+        _text(middle, -top - _LINE, operation, "strong"),
+        _text(middle, -top, detail, "muted") if detail else "",
+        _text(middle, bottom, shape),
+        "</g>",
+    ]
+    part.above, part.below = top + _LINE + FONT, bottom + 4
+    return part
+
+
+def _dropout(rate: float) -> Part:
+    label, detail = "dropout", f"{rate:g}"
+    part = Part(width=max(text_width(label), 26.0))
+    middle = part.width / 2
+    title = f"dropout: while training, each value is set to 0 with probability {rate:g}."
+    cells = []
+    for index in range(16):
+        x, y = middle - 12 + index % 4 * 8, -12 + index // 4 * 8
+        # A fixed pattern in which about `rate` of the cells are empty, spread evenly.
+        empty = (index * 7 + 3) % 16 < rate * 16
+        cells.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" class="{"o" if empty else "f"}"/>')
+    part.body += [
+        _open("dropout", "dropout", title),
+        *cells,
+        _text(middle, -21 - _LINE, label, "strong"),
+        _text(middle, -21, detail, "muted"),
+        "</g>",
+    ]
+    part.above, part.below = 21 + _LINE + FONT, 21
+    return part
+
+
+def _head(row: LayerSummary, classes: int) -> Part:
+    mode = "average" if row.kind == "global_avg_pool" else "max"
+    label, detail = "global", f"{mode} pooling"
+    below = f"{classes} logits"
+    shown = min(classes, _MAX_DOTS)
+    step = 9.0
+    height = (shown - 1) * step
+    part = Part(width=max(GAP + 16, *map(text_width, (detail, below))) + 8)
+    x = (part.width - GAP - 16) / 2
+    middle = part.width / 2
+    dots = [
+        f'<circle cx="{x + GAP + 8:.1f}" cy="{index * step - height / 2:.1f}" r="3.4" class="f"/>'
+        for index in range(shown)
+    ]
+    top = max(height / 2 + 4, 13.0) + 8
+    bottom = max(height / 2 + 4, 13.0) + _LINE
+    part.body += [
+        _open(row.name, "head", _hover(row) + f" One number a class: {classes} logits."),
+        _SYMBOLS["head"](x + GAP / 2 - 2),
+        *dots,
+        _text(middle, -top - _LINE, label, "strong"),
+        _text(middle, -top, detail, "strong"),
+        _text(middle, bottom, below + (f" ({shown} drawn)" if shown < classes else "")),
+        "</g>",
+    ]
+    part.width = max(part.width, text_width(below) + 8)
+    part.above, part.below = top + _LINE + FONT, bottom + 4
+    return part
+
+
+def _card(cells: Sequence[Part], title: str, width: float) -> Part:
+    """A block: its cells in as many lines as the width asks for, on a background with a title."""
+    lines = _pack(cells, width - 2 * _INSET, gap=0.0)
+    inner = max(line.width for line in lines)
+    card = Part(width=max(inner + 2 * _INSET, text_width(title) + 2 * _PAD))
+    y = 0.0
+    for number, line in enumerate(lines):
+        y += line.above if number else 0.0
+        card.body.append(_at((card.width - inner) / 2, y, line.body))
+        y += line.below
+    card.above, card.below = lines[0].above + _CARD_TOP, y + _INSET
+    card.cards = [(0.0, card.width, title)]
+    card.inside = (card.above, card.below)
+    return card
+
+
+def _legend(config: NiNConfig) -> Iterator[Part]:
+    """The symbols in words."""
+    kinds = [
+        ("conv", "k×k convolution"),
+        ("conv1x1", "1×1 convolution: one dense layer, at every pixel"),
+        ("pool", "pooling"),
+        ("dropout", "dropout"),
+        ("head", "global pooling"),
+    ]
+    has = {
+        "conv": True,
+        "conv1x1": any(len(block.channels) > 1 for block in config.blocks),
+        "pool": any(block.pool for block in config.blocks),
+        "dropout": False,  # says its name in the drawing
+        "head": True,
+    }
+    for role, words in kinds:
+        if not has[role]:
+            continue
+        part = Part(width=32 + text_width(words), above=13, below=13)
+        part.body += [
+            f'<g class="{role}">{_SYMBOLS[role](13.0)}</g>',
+            f'<text class="legend" x="32" y="4">{escape(words)}</text>',
+        ]
+        yield part
+
+
+def _pack(parts: Sequence[Part], width: float, gap: float) -> list[Part]:
+    """Fill rows from the left."""
+    rows: list[Part] = []
+    for part in parts:
+        if not rows or rows[-1].width + gap + part.width > width:
+            rows.append(Part())
+        rows[-1].append(part, gap)
+    return rows
+
+
+def _pack_evenly(parts: Sequence[Part], width: float, gap: float) -> list[Part]:
+    """As few rows as the width allows, and among those the ones whose widest is the narrowest."""
+    rows = _pack(parts, width, gap)
+    while True:
+        # The next narrower filling is the one that the widest row does not fit into.
+        narrower = _pack(parts, max(row.width for row in rows) - 0.1, gap)
+        if len(narrower) > len(rows) or len(rows) == 1:
+            return rows
+        rows = narrower
+
+
+# --- shapes -----------------------------------------------------------------------------------
+
+
+def _volume(
+    x: float,
+    side: float,
+    depth: float,
+    size: int,
+    following: LayerSummary,
+    rod: bool = False,
+) -> list[str]:
+    """A box with its front, top and right faces, and on the right one the next layer's window."""
+    right, up = side * SLANT[0], side * SLANT[1]
+    half = side / 2
+    end = x + depth
+    shapes = [
+        _polygon("t", (x, -half), (x + right, -half - up), (end + right, -half - up), (end, -half)),
+        _polygon(
+            "s", (end, -half), (end + right, -half - up), (end + right, half - up), (end, half)
+        ),
+        f'<rect class="f" x="{x:.1f}" y="{-half:.1f}" width="{depth:.1f}" height="{side:.1f}"/>',
+    ]
+    pixel = max(side / size, 2.0)
+    if rod or following.kind == "conv1x1":
+        shapes.append(
+            f'<rect class="rod" x="{x:.1f}" y="{-pixel / 2:.1f}" width="{depth:.1f}" '
+            f'height="{pixel:.1f}"/>'
+        )
+    if following.kernel_size > 1:
+        part = min(following.kernel_size / size, 1.0)
+        a, b = 0.5 - part / 2, 0.5 + part / 2
+
+        def at(u: float, v: float) -> tuple[float, float]:
+            return end + u * right, -half + v * side - u * up
+
+        shapes.append(
+            _polygon(f"window {_role(following.kind)}", at(a, a), at(b, a), at(b, b), at(a, b))
+        )
+    return shapes
+
+
+def _polygon(name: str, *points: tuple[float, float]) -> str:
+    listed = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return f'<polygon class="{name}" points="{listed}"/>'
+
+
+def _convolution_symbol(x: float) -> str:
+    """A 3×3 window closing on one point."""
+    left, top = x - 13, -7
+    grid = "".join(
+        f"M{left + i * 14 / 3:.1f} {top}v14M{left:.1f} {top + i * 14 / 3:.1f}h14" for i in range(4)
+    )
+    return (
+        f'<path class="l" d="{grid}M{left + 14:.1f} {top}L{x + 11:.1f} 0L{left + 14:.1f} '
+        f'{top + 14}"/><circle class="f" cx="{x + 11:.1f}" cy="0" r="2"/>'
+    )
+
+
+def _dense_symbol(x: float) -> str:
+    """Three nodes fully joined to three: a dense layer."""
+    heights = (-9, 0, 9)
+    lines = "".join(f"M{x - 10:.1f} {a}L{x + 10:.1f} {b}" for a in heights for b in heights)
+    nodes = "".join(
+        f'<circle class="f" cx="{end:.1f}" cy="{y}" r="2.4"/>'
+        for end in (x - 10, x + 10)
+        for y in heights
+    )
+    return f'<path class="l" d="{lines}"/>{nodes}'
+
+
+def _pool_symbol(x: float) -> str:
+    """A funnel: a large map in, a small one out."""
+    return _polygon("f", (x - 9, -11), (x + 9, -5), (x + 9, 5), (x - 9, 11))
+
+
+def _head_symbol(x: float) -> str:
+    """A whole map drawn together into one number."""
+    return (
+        f'<path class="l" d="M{x - 12:.1f} -11h7v22h-7zM{x - 5:.1f} -11L{x + 10:.1f} 0'
+        f'L{x - 5:.1f} 11"/><circle class="f" cx="{x + 10:.1f}" cy="0" r="2.6"/>'
+    )
+
+
+_SYMBOLS = {
+    "conv": _convolution_symbol,
+    "conv1x1": _dense_symbol,
+    "pool": _pool_symbol,
+    "head": _head_symbol,
+}
+
+
+# --- words ------------------------------------------------------------------------------------
+
+
+def _role(kind: str) -> str:
+    """The class under which a kind is drawn."""
+    if kind.startswith("global"):
+        return "head"
+    return "pool" if kind.endswith("pool") else kind
+
+
+def _operation(row: LayerSummary) -> tuple[str, str]:
+    """What is done, in two short lines."""
+    window = f"{row.kernel_size}×{row.kernel_size}"
+    if row.kind in ("max_pool", "avg_pool"):
+        window = f"{row.kind[:3]} {window}"
+    return window, f"stride {row.stride}" if row.stride > 1 else ""
+
+
+def _hover(row: LayerSummary) -> str:
+    words = {
+        "conv": f"{row.kernel_size}×{row.kernel_size} convolution",
+        "conv1x1": "1×1 convolution",
+        "max_pool": f"{row.kernel_size}×{row.kernel_size} max pooling",
+        "avg_pool": f"{row.kernel_size}×{row.kernel_size} average pooling",
+        "global_max_pool": "global max pooling",
+        "global_avg_pool": "global average pooling",
+    }[row.kind]
+    if row.kernel_size > 1:
+        words += f", stride {row.stride}, padding {row.padding}"
+    text = f"{row.name}: {words}. "
+    text += f"{numbers.shape(row.input_shape)} → {numbers.shape(row.output_shape)}."
+    if row.parameters:
+        text += f" {row.parameters:,} parameters, {numbers.short(row.macs)} MACs an image."
+    return f"{text} Sees {row.receptive_field}×{row.receptive_field} pixels of the image."
+
+
+def _at(x: float, y: float, body: Sequence[str]) -> str:
+    return f'<g transform="translate({x:.1f} {y:.1f})">{"".join(body)}</g>'
+
+
+def _open(name: str, role: str, title: str) -> str:
+    return f'<g class="layer {role}" data-id="{escape(name)}"><title>{escape(title)}</title>'
+
+
+def _text(x: float, y: float, text: str, name: str = "") -> str:
+    kind = f' class="{name}"' if name else ""
+    return f'<text{kind} text-anchor="middle" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
+
+
+def mix(color: str, other: str, share: float) -> str:
+    """`color` with `share` of `other` in it, both ``#rrggbb``."""
+    pairs = zip(_channels(color), _channels(other), strict=True)
+    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in pairs)
+
+
+def _channels(color: str) -> tuple[int, ...]:
+    return tuple(int(color[i : i + 2], 16) for i in (1, 3, 5))
+
+
+def _rules() -> str:
+    """The style sheet: one colour a role, three tints a volume, text in the theme's colours."""
+    colors = {
+        "input": "#9aa7b4",
+        "conv": theme.CONV,
+        "conv1x1": theme.POINTWISE,
+        "pool": theme.POOL,
+        "dropout": theme.DROPOUT,
+        "head": theme.HEAD,
+    }
+    rules = [
+        "text{font:12px var(--st-font,sans-serif);fill:var(--st-text-color,#1d2733)}",
+        ".strong,.title{font-weight:600}",
+        ".muted{fill:var(--st-gray-text-color,#5a6672)}",
+        ".card{fill:var(--st-secondary-background-color,#f3f5f7)}",
+        ".layer{cursor:default}",
+        ".l{fill:none;stroke-width:1}",
+        ".f,.t,.s{stroke-width:.6;stroke-linejoin:round}",
+        f".rod{{fill:{mix(theme.POINTWISE, '#ffffff', 0.55)}}}",
+        ".window{stroke:#fff;stroke-width:.8}",
+    ]
+    for role, color in colors.items():
+        edge = mix(color, "#000000", 0.45)
+        rules += [
+            f".{role} .f{{fill:{color};stroke:{edge}}}",
+            f".{role} .t{{fill:{mix(color, '#ffffff', 0.35)};stroke:{edge}}}",
+            f".{role} .s{{fill:{mix(color, '#ffffff', 0.15)};stroke:{edge}}}",
+            f".{role} .l{{stroke:{color}}}",
+            f".{role} .o{{fill:none;stroke:{color}}}",
+            f".window.{role}{{fill:{mix(color, '#000000', 0.1)}}}",
+        ]
+    return "".join(f".nin-diagram {rule}" for rule in rules)
+
+
+_STYLE = f"<style>{_rules()}</style>"
