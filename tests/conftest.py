@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -25,6 +26,11 @@ def missing(sentence: str) -> NoReturn:
     pytest.skip(sentence)
 
 
+def pytest_configure() -> None:
+    """Take a SIGTERM like Ctrl-C: fixtures still end the servers and workers they started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -34,7 +40,7 @@ def pytest_runtest_makereport(
     if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         reason = call.excinfo.value if call.excinfo is not None else "no reason given"
-        report.longrepr = f"{item.nodeid} was skipped, which in CI is a failure: {reason}"
+        report.longrepr = f"skipped, which in CI is a failure: {reason}"
     return report
 
 

@@ -20,6 +20,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -189,15 +190,15 @@ def _attempt(
     if process.returncode == 0:
         print("done", flush=True)
         return True
-    print(f"failed: {_reason(output)}", flush=True)
+    print(f"failed: {first_error(output)}", flush=True)
     return False
 
 
-def _reason(output: str) -> str:
+def first_error(output: str) -> str:
     """The line of a failed command's output that says most: its first error, else its last."""
     lines = [line.strip() for line in output.splitlines() if line.strip()] or ["(no output)"]
     errors = [line for line in lines if line.startswith(("Error", "E:", "error:"))]
-    return (errors or lines[-1:])[0]
+    return textwrap.shorten((errors or lines[-1:])[0], 160, placeholder=" …")
 
 
 def _say(sentence: str) -> None:
