@@ -1,0 +1,86 @@
+"""What a run will cost before it starts: seconds, bytes, and how often it reports. No torch.
+
+The model of time has two terms per image, both known from the configuration: multiply-accumulates
+at the rate of a matrix product, and values written, since in a narrow network (6 to 24 channels)
+ReLU, pooling and memory traffic cost more than the arithmetic. The two constants were fitted to one
+thread of a shared 2-core AVX-512 machine (nin-slim-128: 0.3 ms an image, nin-224: 40 ms). They
+rank networks; `measured_speed` scales them to this computer by earlier runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from statistics import median
+
+from .config import NiNConfig
+from .recipes import TrainConfig
+from .summary import BYTES, summarize
+
+# Training (forward, backward, update) on the reference thread.
+SECONDS_PER_VALUE = 5e-9
+SECONDS_PER_MAC = 1 / 32e9
+FORWARD_SHARE = 1 / 3  # of a training step: the backward pass costs two forward passes
+
+EVENT_SECONDS = 0.3  # on two ordinary cores, i.e. what the page needs for a curve that moves
+
+
+def seconds_per_image(network: NiNConfig) -> float:
+    """Seconds to train on one image on the reference thread (see the module)."""
+    summary = summarize(network)
+    values = summary.total_activation_bytes / BYTES
+    return values * SECONDS_PER_VALUE + summary.total_macs * SECONDS_PER_MAC
+
+
+def event_interval(network: NiNConfig, batch_size: int) -> int:
+    """Steps from one `StepEvent` to the next, at least 1.
+
+    By the cost of the configuration, not by the clock, so that a run reports at the same steps
+    wherever and whenever it is repeated.
+    """
+    return max(1, round(EVENT_SECONDS / (seconds_per_image(network) * batch_size)))
+
+
+def steps_per_epoch(config: TrainConfig, train_size: int) -> int:
+    """Steps of one epoch over `train_size` images, or over the subset if that is smaller."""
+    images = min(config.subset or train_size, train_size)
+    full, rest = divmod(images, config.batch_size)
+    # A lone last image joins the batch before it: batch norm cannot take one value a channel.
+    return full + (rest > 1 or full == 0)
+
+
+def predict_seconds(
+    network: NiNConfig,
+    config: TrainConfig,
+    *,
+    train_size: int,
+    test_size: int,
+    speed: float = 1.0,
+) -> float:
+    """Seconds a whole run will take, with its test after every epoch.
+
+    Args:
+        train_size, test_size: images of the data set; `config.subset` is heeded.
+        speed: this computer against the reference thread, from `measured_speed`.
+    """
+    train = min(config.subset or train_size, train_size)
+    images = config.epochs * (train + FORWARD_SHARE * test_size)
+    return images * seconds_per_image(network) / speed
+
+
+def predict_bytes(network: NiNConfig, config: TrainConfig) -> int:
+    """Bytes a training step holds: weights, gradients, optimizer, activations. Not torch itself.
+
+    PyTorch with CUDA support takes about another 500 MB by being imported.
+    """
+    slots = 2 if config.optimizer == "adamw" else int(config.momentum > 0)
+    return summarize(network, config.batch_size).training_bytes(slots)
+
+
+def measured_speed(runs: Iterable[tuple[NiNConfig, float]]) -> float | None:
+    """How fast this computer trains, against the reference thread; None without a run.
+
+    Args:
+        runs: the network and the training images per second of each earlier run.
+    """
+    speeds = [rate * seconds_per_image(network) for network, rate in runs if rate > 0]
+    return median(speeds) if speeds else None

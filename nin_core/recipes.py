@@ -1,0 +1,225 @@
+"""How a network is trained: one frozen, validated record, and the two recipes that fill it in.
+
+Choices made here:
+
+* `tutorial` is the tutorial's `train_ch6` to the letter (SGD at 0.1 without momentum, Xavier
+  weights, batches of 64, constant rate, pixels in 0..1), so that its stalls can be seen and
+  diagnosed.
+* `fast` leaves every network as it is, too (the last ReLU, the head, the layers), and changes only
+  where training starts and how it steps. It is built so that a class map cannot die:
+
+  - *Why one dies.* Where a class map ends in ReLU and is zero, no gradient passes. Softmax pushes
+    the maps of the wrong classes down and lifts only the right one, so a map that is already zero
+    on its own class's images is never lifted again; once all are zero the loss is ln(classes) for
+    good. At the usual initialisations several maps are zero for every image before the first step,
+    and a rate that is too high for one step kills the rest.
+  - *Start alive.* Layer-sequential unit-variance initialisation (Mishkin and Matas, arXiv
+    1511.06422) with a mean of zero as well: whatever the widths and depth, each convolution's
+    output starts with mean 0 and variance 1 per channel over a real batch. On top the last bias
+    is lifted by five standard deviations (`training.CLASS_MAP_LIFT`), so that practically every
+    class map is positive at every place and the network starts as if its last ReLU were not there.
+    Softmax ignores a common shift, so the lift costs nothing.
+  - *Stay alive.* While all maps are positive, the softmax gradient over the classes sums to zero:
+    the maps move apart, not down together. Only a jump can push them all below zero, so the
+    gradient's norm is clipped and the rate warms up.
+
+* The rest of `fast` is for speed: Nesterov momentum, one cycle of the rate with a linear fall to
+  zero (so that even a single epoch ends converged), standardised pixels, no dropout (networks this
+  small underfit in an epoch, and dropout only slows them).
+* No torch here: pages show and validate recipes before torch is loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self
+
+from .checks import ConfigError, choice, flag, real, record, whole
+from .config import NiNConfig
+
+Optimizer = Literal["sgd", "adamw"]
+Schedule = Literal["constant", "one-cycle"]
+Initialization = Literal["xavier", "unit-variance"]
+
+MAX_EPOCHS = 1000
+MAX_BATCH_SIZE = 4096
+MAX_SEED = 2**31 - 1
+MAX_SUBSET = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """All that decides how a network is trained, besides the network and the data.
+
+    Attributes:
+        recipe: key of `RECIPES` that this was made from, for display.
+        epochs, batch_size: whole numbers; a last batch may be smaller.
+        learning_rate: the rate, for "one-cycle" its peak.
+        optimizer: "sgd" or "adamw".
+        momentum: SGD's momentum, or AdamW's first beta; 0 is plain SGD.
+        nesterov: SGD with Nesterov's look-ahead; needs a momentum.
+        weight_decay: SGD's L2 penalty, or AdamW's decoupled decay.
+        schedule: "constant", or "one-cycle": a linear rise over the first `warmup` of all steps,
+            then a linear fall to zero.
+        warmup: share of all steps, 0 to 0.9.
+        clip_norm: largest global norm of the gradient; 0 does not clip.
+        initialization: "xavier" (the tutorial's) or "unit-variance" (see the module).
+        standardize: subtract the training set's mean and divide by its standard deviation, per
+            channel; otherwise pixels are in 0..1.
+        use_dropout: whether the network's dropout layer is active in training.
+        subset: number of training images to use (a fixed random choice by the seed); None for all.
+        seed: decides weights, order of the images, subset and dropout.
+
+    Raises:
+        ConfigError: when made, for a value out of range.
+    """
+
+    recipe: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: Optimizer
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    schedule: Schedule
+    warmup: float
+    clip_norm: float
+    initialization: Initialization
+    standardize: bool
+    use_dropout: bool
+    subset: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        choice(self.recipe, "recipe", tuple(RECIPES), field="recipe")
+        whole(self.epochs, "epochs", 1, MAX_EPOCHS, field="epochs")
+        whole(self.batch_size, "batch_size", 1, MAX_BATCH_SIZE, field="batch_size", default=64)
+        real(self.learning_rate, "learning_rate", 1e-6, 10.0, field="learning_rate", good=0.05)
+        choice(self.optimizer, "optimizer", ("sgd", "adamw"), field="optimizer")
+        real(self.momentum, "momentum", 0.0, 0.999, field="momentum", good=0.9)
+        flag(self.nesterov, "nesterov", field="nesterov")
+        if self.nesterov and (self.momentum == 0 or self.optimizer != "sgd"):
+            raise ConfigError(
+                "nesterov needs the sgd optimizer with a momentum above 0; false would work.",
+                field="nesterov",
+                suggestion=False,
+            )
+        real(self.weight_decay, "weight_decay", 0.0, 1.0, field="weight_decay", good=0.0)
+        choice(self.schedule, "schedule", ("constant", "one-cycle"), field="schedule")
+        real(self.warmup, "warmup", 0.0, 0.9, field="warmup", good=0.2)
+        real(self.clip_norm, "clip_norm", 0.0, 1000.0, field="clip_norm", good=1.0)
+        choice(
+            self.initialization,
+            "initialization",
+            ("xavier", "unit-variance"),
+            field="initialization",
+        )
+        flag(self.standardize, "standardize", field="standardize")
+        flag(self.use_dropout, "use_dropout", field="use_dropout")
+        if self.subset is not None:
+            whole(self.subset, "subset", 1, MAX_SUBSET, field="subset", default=6000)
+        whole(self.seed, "seed", 0, MAX_SEED, field="seed")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; `from_dict` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: object) -> Self:
+        """Read what `to_dict` (or its JSON) gives.
+
+        Raises:
+            ConfigError: for unknown or missing fields and for values out of range.
+        """
+        values = record(cls, data, "a training configuration")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            missing = [f.name for f in fields(cls) if f.name not in values]
+            raise ConfigError(
+                f"a training configuration needs {', '.join(missing)}.",
+                field=missing[0] if missing else "",
+            ) from error
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A way of training that fits itself to the network it is given.
+
+    Attributes:
+        name: key in `RECIPES`; title and description: for people, one sentence.
+    """
+
+    name: str
+    title: str
+    description: str
+
+    def configure(self, network: NiNConfig, **changes: Any) -> TrainConfig:
+        """The recipe's configuration for `network`, with some fields changed.
+
+        Args:
+            changes: fields of `TrainConfig` by name, e.g. ``epochs=2, seed=1``.
+
+        Raises:
+            ConfigError: for a field that there is not, or a value out of range.
+        """
+        values: dict[str, Any] = {"recipe": self.name, **_SETTINGS[self.name](network)}
+        return TrainConfig(**(values | record(TrainConfig, changes, "a training configuration")))
+
+
+def _tutorial(network: NiNConfig) -> dict[str, Any]:
+    return {
+        "epochs": 10,
+        "batch_size": 64,
+        "learning_rate": 0.1,
+        "optimizer": "sgd",
+        "momentum": 0.0,
+        "nesterov": False,
+        "weight_decay": 0.0,
+        "schedule": "constant",
+        "warmup": 0.0,
+        "clip_norm": 0.0,
+        "initialization": "xavier",
+        "standardize": False,
+        "use_dropout": True,
+    }
+
+
+def _fast(network: NiNConfig) -> dict[str, Any]:
+    return {
+        "epochs": 1,
+        "batch_size": 64,
+        "learning_rate": 0.05,
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 0.0,
+        "schedule": "one-cycle",
+        "warmup": 0.2,
+        "clip_norm": 1.0,
+        "initialization": "unit-variance",
+        "standardize": True,
+        "use_dropout": False,
+    }
+
+
+_SETTINGS = {"tutorial": _tutorial, "fast": _fast}
+
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            "fast",
+            "Fast",
+            "Starts with every class map alive, clips the gradient and cycles the rate: "
+            "learns in one epoch what the tutorial's recipe learns in ten, and does not stall.",
+        ),
+        Recipe(
+            "tutorial",
+            "Tutorial",
+            "The tutorial's own loop: Xavier weights, plain SGD at 0.1, batches of 64; "
+            "it often stalls, and the diagnosis says why.",
+        ),
+    )
+}

@@ -1,0 +1,502 @@
+"""Recipes, estimates and `fit`: on toy data in milliseconds, on Fashion-MNIST where it matters."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from torch import nn
+from torch.nn import functional
+
+from nin_core import (
+    PRESETS,
+    RECIPES,
+    BlockConfig,
+    ConfigError,
+    NiNConfig,
+    PoolConfig,
+    TrainConfig,
+    build_nin,
+    fit,
+    summarize,
+)
+from nin_core.data import Dataset, prepare
+from nin_core.estimate import (
+    event_interval,
+    measured_speed,
+    predict_bytes,
+    predict_seconds,
+    seconds_per_image,
+    steps_per_epoch,
+)
+from nin_core.training import (
+    DivergedError,
+    EpochEvent,
+    StepEvent,
+    choose_threads,
+    diagnose,
+    evaluate,
+    initialize_unit_variance,
+)
+
+from .strategies import networks
+
+SLIM = PRESETS["nin-slim-128"]
+
+
+def toy_network(**changes: object) -> NiNConfig:
+    """Two blocks on 1×12×12, three classes, in the tutorial's manner: ReLU last, dropout."""
+    network = NiNConfig(
+        in_channels=1,
+        image_size=12,
+        num_classes=3,
+        blocks=(
+            BlockConfig((6, 6), kernel_size=3, padding=1, pool=PoolConfig(2, 2)),
+            BlockConfig((3, 3), kernel_size=3, padding=1),
+        ),
+    )
+    return replace(network, **changes)
+
+
+def toy_dataset(train: int = 300, test: int = 90, classes: int = 3) -> Dataset:
+    """Noise with a bright row at the top, a bright column at the left, or neither."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = torch.arange(count) % classes
+        images = torch.randint(0, 120, (count, 1, 12, 12), generator=generator, dtype=torch.uint8)
+        images[labels == 0, :, 2] = 255
+        images[labels == 1, :, :, 2] = 255
+        return images, labels
+
+    train_images, train_labels = draw(train)
+    test_images, test_labels = draw(test)
+    names = tuple(f"class {label}" for label in range(classes))
+    return Dataset(
+        "toy",
+        "Toy",
+        train_images,
+        train_labels,
+        test_images,
+        test_labels,
+        names,
+        (0.3,),
+        (0.3,),
+        True,
+        "",
+    )
+
+
+def run(network: NiNConfig, config: TrainConfig, dataset: Dataset | None = None):
+    model = build_nin(network)
+    events = list(fit(model, dataset or toy_dataset(), config, network=network, device="cpu"))
+    return model, events
+
+
+def without_clock(event: StepEvent | EpochEvent) -> dict[str, object]:
+    return asdict(event) | {"seconds": 0, "examples_per_second": 0}
+
+
+# --- recipes and estimates ---------------------------------------------------------------------
+
+
+def test_the_tutorial_recipe_is_the_tutorials():
+    config = RECIPES["tutorial"].configure(SLIM)
+    assert (config.learning_rate, config.batch_size, config.epochs) == (0.1, 64, 10)
+    assert (config.optimizer, config.momentum, config.schedule) == ("sgd", 0.0, "constant")
+    assert (config.initialization, config.standardize, config.use_dropout) == (
+        "xavier",
+        False,
+        True,
+    )
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_configuration_survives_json(recipe):
+    config = RECIPES[recipe].configure(SLIM, epochs=3, subset=1000, seed=7)
+    assert (config.epochs, config.subset, config.seed, config.recipe) == (3, 1000, 7, recipe)
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("batch_size", 1.5),
+        ("learning_rate", 0.0),
+        ("learning_rate", math.nan),
+        ("optimizer", "lion"),
+        ("momentum", 1.0),
+        ("schedule", "step"),
+        ("warmup", 1.0),
+        ("clip_norm", -1.0),
+        ("initialization", "zeros"),
+        ("standardize", 1),
+        ("subset", 0),
+        ("seed", -1),
+        ("recipe", "none"),
+    ],
+)
+def test_a_bad_value_is_named_with_one_that_works(field, value):
+    with pytest.raises(ConfigError) as caught:
+        RECIPES["fast"].configure(SLIM, **{field: value})
+    assert caught.value.field == field
+    RECIPES["fast"].configure(SLIM, **{field: caught.value.suggestion})
+
+
+def test_unknown_and_missing_fields_are_refused():
+    with pytest.raises(ConfigError, match="no field 'lr'"):
+        RECIPES["fast"].configure(SLIM, lr=0.1)
+    values = RECIPES["fast"].configure(SLIM).to_dict()
+    del values["epochs"]
+    with pytest.raises(ConfigError, match="needs epochs"):
+        TrainConfig.from_dict(values)
+    with pytest.raises(ConfigError, match="nesterov"):
+        RECIPES["tutorial"].configure(SLIM, nesterov=True)
+
+
+def test_steps_cover_all_images():
+    config = RECIPES["tutorial"].configure(SLIM)
+    assert steps_per_epoch(config, 60_000) == 938
+    assert steps_per_epoch(replace(config, subset=640), 60_000) == 10
+    assert steps_per_epoch(config, 65) == 1  # the lone last image joins the batch before it
+    assert steps_per_epoch(config, 1) == 1
+
+
+def test_predictions_grow_with_the_work():
+    fast = RECIPES["fast"].configure(SLIM)
+    sizes = {"train_size": 60_000, "test_size": 10_000}
+    seconds = predict_seconds(SLIM, fast, **sizes)
+    assert predict_seconds(SLIM, replace(fast, epochs=2), **sizes) == pytest.approx(2 * seconds)
+    assert predict_seconds(SLIM, fast, **sizes, speed=2.0) == pytest.approx(seconds / 2)
+    assert predict_seconds(SLIM, replace(fast, subset=600), **sizes) < seconds / 10
+    assert predict_seconds(PRESETS["nin-224"], fast, **sizes) > 20 * seconds
+    batch = summarize(SLIM, fast.batch_size)
+    assert predict_bytes(SLIM, fast) == batch.training_bytes(1)
+    assert predict_bytes(SLIM, replace(fast, momentum=0.0, nesterov=False)) < batch.training_bytes()
+
+
+def test_speed_is_measured_by_earlier_runs():
+    assert measured_speed([]) is None
+    expected = 1 / seconds_per_image(SLIM)
+    assert measured_speed([(SLIM, 2 * expected), (SLIM, 0.0)]) == pytest.approx(2.0)
+
+
+def test_reports_are_rarer_for_cheap_steps():
+    assert event_interval(PRESETS["nin-224"], 64) == 1
+    assert event_interval(SLIM, 64) > 5
+
+
+def test_a_small_network_gets_one_thread_and_a_large_one_its_share():
+    assert choose_threads(SLIM, 64, cores=8, running=1) == 1
+    assert choose_threads(PRESETS["nin-224"], 64, cores=8, running=2) == 4
+    assert choose_threads(PRESETS["nin-224"], 64, cores=2, running=5) == 1
+
+
+# --- the start ---------------------------------------------------------------------------------
+
+
+def test_unit_variance_holds_at_every_convolution():
+    network = replace(SLIM, dropout=0.0)
+    model = build_nin(network)
+    inputs = torch.randn(64, 1, 128, 128)
+    initialize_unit_variance(model, inputs, final_relu=True)
+    outputs: list[torch.Tensor] = []
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda _m, _i, output: outputs.append(output))
+    logits = model(inputs)
+    for output in outputs:
+        std, mean = torch.std_mean(output, dim=(0, 2, 3), correction=0)
+        lift = 5.0 if output is outputs[-1] else 0.0
+        torch.testing.assert_close(std, torch.ones_like(std), rtol=1e-3, atol=0)
+        torch.testing.assert_close(mean, torch.full_like(mean, lift), rtol=0, atol=1e-3)
+    assert (logits > 0).all()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(networks())
+def test_any_network_starts_finite_and_takes_a_step(network):
+    classes = network.num_classes
+    generator = torch.Generator().manual_seed(1)
+    shape = (24, network.in_channels, 9, 9)
+    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    labels = torch.arange(24) % classes
+    channels = network.in_channels
+    dataset = replace(
+        toy_dataset(),
+        train_images=images,
+        train_labels=labels,
+        test_images=images,
+        test_labels=labels,
+        class_names=tuple(map(str, range(classes))),
+        mean=(0.5,) * channels,
+        std=(0.3,) * channels,
+    )
+    config = RECIPES["fast"].configure(network, batch_size=12)
+    _, events = run(network, config, dataset)
+    assert isinstance(events[-1], EpochEvent)
+    assert math.isfinite(events[-1].test_loss)
+
+
+def test_a_blank_batch_has_no_scale_but_no_harm():
+    model = build_nin(toy_network())
+    initialize_unit_variance(model, torch.zeros(8, 1, 12, 12), final_relu=True)
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+def test_xavier_stays_within_its_bound():
+    network = toy_network()
+    config = RECIPES["tutorial"].configure(network, epochs=1, learning_rate=1e-6)
+    model, _ = run(network, config)
+    weight = model.block1.conv.weight
+    bound = math.sqrt(6 / (9 * 1 + 9 * 6))
+    assert 0.7 * bound < weight.abs().max() <= bound + 1e-4
+
+
+# --- fit ---------------------------------------------------------------------------------------
+
+
+def test_events_come_in_order_and_add_up():
+    network = toy_network()
+    config = RECIPES["fast"].configure(network, epochs=2, batch_size=32)
+    _, events = run(network, config)
+    steps = [event for event in events if isinstance(event, StepEvent)]
+    epochs = [event for event in events if isinstance(event, EpochEvent)]
+    assert [event.epoch for event in epochs] == [1, 2]
+    assert [event.step for event in epochs] == [10, 20]
+    assert steps[0].step == 1
+    assert isinstance(events[-1], EpochEvent) and events[-1].step == events[-1].total_steps == 20
+    assert [event.step for event in events] == sorted(event.step for event in events)
+    assert all(0 <= event.train_accuracy <= 1 for event in events)
+    assert all(event.examples_per_second > 0 for event in events)
+    assert sorted(event.seconds for event in events) == [event.seconds for event in events]
+    rates = [event.learning_rate for event in steps]
+    assert max(rates) <= config.learning_rate and 0 < rates[-1] < max(rates)
+
+
+def test_fit_learns_and_repeats_itself():
+    network = toy_network()
+    config = RECIPES["fast"].configure(network, epochs=4, batch_size=16, seed=3)
+    first_model, first = run(network, config)
+    torch.rand(5)  # whatever drew from the global generator before
+    second_model, second = run(network, config)
+    assert first[-1].test_accuracy > 0.9
+    assert list(map(without_clock, first)) == list(map(without_clock, second))
+    for left, right in zip(first_model.parameters(), second_model.parameters(), strict=True):
+        assert torch.equal(left, right)
+    _, other = run(network, replace(config, seed=4))
+    assert other[0].train_loss != first[0].train_loss
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("global_pool", ["max", "avg"])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_every_head_learns(optimizer, global_pool, batch_norm):
+    network = toy_network(global_pool=global_pool, batch_norm=batch_norm)
+    changes = {} if optimizer == "sgd" else {"nesterov": False, "learning_rate": 0.005}
+    config = RECIPES["fast"].configure(
+        network, epochs=6, batch_size=16, optimizer=optimizer, **changes
+    )
+    model, events = run(network, config)
+    assert events[-1].test_accuracy > 0.8
+    data = toy_dataset()
+    assert (
+        diagnose(
+            model,
+            data.test_images,
+            data.test_labels,
+            network=network,
+            mean=data.mean,
+            std=data.std,
+        )
+        is None
+    )
+
+
+def test_a_tutorial_step_is_plain_gradient_descent():
+    network = toy_network(dropout=0.0)
+    data = toy_dataset(train=64)
+    model = build_nin(network)
+    expected = build_nin(network)
+    expected.load_state_dict(model.state_dict())
+    loss = functional.cross_entropy(expected(data.train_images / 255), data.train_labels)
+    loss.backward()
+    config = RECIPES["tutorial"].configure(network, epochs=1)
+    events = list(fit(model, data, config, network=network, device="cpu", initialize=False))
+    assert events[0].train_loss == pytest.approx(loss.item(), rel=1e-5)
+    for got, start in zip(model.parameters(), expected.parameters(), strict=True):
+        wanted = start - 0.1 * start.grad
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_stopping_ends_between_steps():
+    network = toy_network()
+    config = RECIPES["fast"].configure(network, epochs=50)
+    model = build_nin(network)
+    calls = iter(range(10**6))
+    events = list(
+        fit(
+            model,
+            toy_dataset(),
+            config,
+            network=network,
+            device="cpu",
+            should_stop=lambda: next(calls) >= 3,
+        )
+    )
+    assert events and events[-1].step < 10
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+def test_subset_trains_on_that_many_images():
+    network = toy_network()
+    config = RECIPES["fast"].configure(network, batch_size=16, subset=48)
+    _, events = run(network, config)
+    assert events[-1].total_steps == 3
+
+
+def test_a_lone_last_image_joins_a_batch():
+    network = toy_network(batch_norm=True)
+    config = RECIPES["fast"].configure(network, batch_size=8, subset=17)
+    _, events = run(network, config)
+    assert events[-1].total_steps == 2
+
+
+def test_interim_tests_are_balanced_estimates():
+    network = toy_network()
+    config = RECIPES["fast"].configure(network, batch_size=1)
+    model = build_nin(network)
+    data = toy_dataset(train=3000, test=900)
+    tested = [
+        event
+        for event in fit(model, data, config, network=network, device="cpu")
+        if isinstance(event, StepEvent) and event.test_examples is not None
+    ]
+    assert tested
+    assert all(event.test_examples % 3 == 0 for event in tested)
+    assert all(0 <= event.test_accuracy <= 1 for event in tested)
+
+
+def test_dropout_is_only_used_where_the_recipe_says_so():
+    network = toy_network(dropout=0.9)
+    data = toy_dataset(train=64)
+    for use_dropout in (False, True):
+        model = build_nin(network)
+        modes = set()
+        model.dropout.register_forward_hook(
+            lambda module, _inputs, _output, modes=modes: modes.add(module.training)
+        )
+        config = RECIPES["fast"].configure(network, epochs=1, use_dropout=use_dropout)
+        list(fit(model, data, config, network=network, device="cpu"))
+        assert modes == ({False, True} if use_dropout else {False})
+
+
+def test_a_diverging_run_says_what_to_change():
+    network = toy_network(final_relu=False)
+    config = RECIPES["tutorial"].configure(
+        network, learning_rate=10.0, momentum=0.99, epochs=200, batch_size=8
+    )
+    model = build_nin(network)
+    with torch.no_grad():
+        model.block1.conv.weight.fill_(1e30)
+    with pytest.raises(DivergedError, match="too high"):
+        list(fit(model, toy_dataset(), config, network=network, device="cpu", initialize=False))
+
+
+def test_what_does_not_go_together_is_refused():
+    network = toy_network()
+    fast = RECIPES["fast"].configure(network)
+    with pytest.raises(ConfigError, match="4 classes"):
+        next(fit(build_nin(network), toy_dataset(classes=4), fast, network=network))
+    normed = toy_network(batch_norm=True)
+    with pytest.raises(ConfigError, match="at least 2 images"):
+        next(fit(build_nin(normed), toy_dataset(), replace(fast, batch_size=1), network=normed))
+
+
+# --- evaluation and diagnosis ------------------------------------------------------------------
+
+
+def measure(model: nn.Module, network: NiNConfig, **changes: object):
+    data = toy_dataset()
+    return evaluate(
+        model,
+        data.test_images,
+        data.test_labels,
+        network=network,
+        mean=data.mean,
+        std=data.std,
+        **changes,
+    )
+
+
+def test_evaluation_is_in_eval_mode_and_restores_every_mode():
+    network = toy_network(batch_norm=True)
+    model = build_nin(network).train()
+    model.dropout.eval()
+    before = [module.training for module in model.modules()]
+    statistics = model.block1.bn.running_mean.clone()
+    first, second = measure(model, network), measure(model, network, batch_size=7)
+    assert [module.training for module in model.modules()] == before
+    assert torch.equal(model.block1.bn.running_mean, statistics)
+    assert first.logits.shape == (90, 3)
+    torch.testing.assert_close(first.logits, second.logits)
+    assert first.accuracy == second.accuracy
+
+
+def test_evaluation_can_be_stopped():
+    network = toy_network()
+    calls = iter([False, False, True])
+    part = measure(build_nin(network), network, batch_size=10, should_stop=lambda: next(calls))
+    assert len(part.logits) == 20 and 0 <= part.accuracy <= 1
+    none = measure(build_nin(network), network, should_stop=lambda: True)
+    assert len(none.logits) == 0 and math.isnan(none.loss)
+
+
+def test_dead_class_maps_are_counted_and_explained():
+    network = toy_network()
+    model = build_nin(network)
+    data = toy_dataset()
+    last = model.block2.conv1x1_1
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.fill_(-1.0)
+    probe = {"network": network, "mean": data.mean, "std": data.std}
+    found = diagnose(model, data.test_images, data.test_labels, **probe)
+    assert found is not None
+    assert (found.dead_class_maps, found.num_classes, found.logit_spread) == (3, 3, 0.0)
+    assert "3 of 3 class maps are zero" in found.sentence and "1.099" in found.sentence
+    with torch.no_grad():
+        last.bias.copy_(torch.tensor([1.0, 1.0, 1.0]))
+    found = diagnose(model, data.test_images, data.test_labels, **probe)
+    assert found is not None and found.dead_class_maps == 0
+    with torch.no_grad():
+        last.bias.fill_(math.nan)
+    found = diagnose(model, data.test_images, data.test_labels, **probe)
+    assert found is not None and "no longer finite" in found.sentence
+
+
+@pytest.mark.parametrize(("side", "size"), [(28, 128), (28, 224), (32, 20)])
+def test_resizing_equals_bilinear_interpolation(side, size):
+    images = torch.randint(0, 256, (3, 1, side, side), dtype=torch.uint8)
+    got = prepare(images, image_size=size, in_channels=1, mean=(0.3,), std=(0.4,))
+    standardised = (images / 255 - 0.3) / 0.4
+    wanted = functional.interpolate(standardised, size=size, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("global_pool", ["max", "avg"])
+def test_the_tutorials_own_network_learns_fashion_mnist(fashion_mnist, global_pool):
+    network = replace(SLIM, global_pool=global_pool)
+    config = RECIPES["fast"].configure(network, subset=12_000, seed=1)
+    model, events = run(network, config, fashion_mnist)
+    assert events[-1].test_accuracy > 0.6
+    probe = fashion_mnist.test_images[:300], fashion_mnist.test_labels[:300]
+    mean, std = fashion_mnist.mean, fashion_mnist.std
+    assert diagnose(model, *probe, network=network, mean=mean, std=std) is None
