@@ -1,0 +1,434 @@
+"""The command line: `python -m nin_core summary|train|runs|data`.
+
+Choices made here:
+
+* With `--json`, stdout carries JSON lines and nothing else; whatever people need besides goes to
+  stderr. Without it, stdout is an aligned table or a line an epoch.
+* An error is one sentence on stderr and exit code 2. Ctrl-C stops a training run, keeps what it
+  has learned, and exits with 130 as a shell expects.
+* `train` works in this very process, but its run is in the store like any other: the dashboard
+  shows it live and can stop it.
+* `summary` imports neither PyTorch nor the store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from .checks import ConfigError
+from .config import PRESETS, NiNConfig, preset
+from .datasets import DATASETS
+from .recipes import RECIPES
+from .summary import summarize
+
+if TYPE_CHECKING:
+    from .store import Run
+    from .training import EpochEvent, StepEvent
+
+EVENT_FIELDS = (
+    "epoch",
+    "step",
+    "train_loss",
+    "train_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "examples_per_second",
+    "seconds",
+)
+
+
+class CommandError(Exception):
+    """What the user reads on stderr, in one sentence."""
+
+
+# --- summary ----------------------------------------------------------------------------------
+
+
+def _summary(options: argparse.Namespace) -> int:
+    network = _network(options)
+    table = summarize(network, options.batch_size)
+    name = options.name if network == PRESETS[options.name] else f"{options.name}, changed"
+    if options.json:
+        _print_json(
+            {
+                "name": table.name,
+                "total_parameters": table.total_parameters,
+                "total_macs": table.total_macs,
+                "layers": [
+                    {
+                        "name": layer.name,
+                        "kind": layer.kind,
+                        "output_shape": list(layer.output_shape),
+                        "parameters": layer.parameters,
+                        "macs": layer.macs,
+                        "receptive_field": layer.receptive_field,
+                    }
+                    for layer in table.layers
+                ],
+            }
+        )
+        return 0
+    print(f"{name}: input {_shape(table.input_shape)}, {network.num_classes} classes\n")
+    rows = [
+        (
+            layer.name,
+            layer.kind,
+            f"{layer.kernel_size}×{layer.kernel_size}" if layer.kernel_size else "",
+            str(layer.stride) if layer.kernel_size else "",
+            str(layer.padding) if layer.kernel_size else "",
+            _shape(layer.output_shape),
+            f"{layer.parameters:,}" if layer.parameters else "",
+            f"{layer.parameter_share:.1%}" if layer.parameters else "",
+            f"{layer.macs:,}" if layer.macs else "",
+            f"{layer.mac_share:.1%}" if layer.macs else "",
+            f"{layer.receptive_field:,}",
+        )
+        for layer in table.layers
+    ]
+    totals = ("total", "", "", "", "", "", f"{table.total_parameters:,}", "")
+    totals += (f"{table.total_macs:,}", "", "")
+    head = ("layer", "kind", "kernel", "stride", "pad", "output", "parameters", "", "MACs", "")
+    _print_table((*head, "field"), rows, right=range(2, 11), last=totals)
+    images = "1 image" if options.batch_size == 1 else f"{options.batch_size:,} images"
+    print(
+        f"\nActivations of {images}: {_bytes(table.total_activation_bytes)}; "
+        f"weights: {_bytes(table.parameter_bytes)} (float32)."
+    )
+    return 0
+
+
+# --- train ------------------------------------------------------------------------------------
+
+
+def _train(options: argparse.Namespace) -> int:
+    network = _network(options)
+    changes = {
+        name: getattr(options, name)
+        for name in ("epochs", "seed", "batch_size", "learning_rate", "subset")
+        if getattr(options, name) is not None
+    }
+    if options.recipe not in RECIPES:
+        raise ConfigError(f"there is no recipe {options.recipe!r}; there are {', '.join(RECIPES)}.")
+    config = RECIPES[options.recipe].configure(network, **changes)
+    dataset = options.dataset or ("fashion-mnist" if network.in_channels == 1 else "cifar10")
+
+    from .jobs import advance, check_dataset, this_worker
+    from .store import RunStore, StoreError
+    from .worker import leave_run, work_on
+
+    check_dataset(network, dataset)
+    printer = _Printer(options.json)
+    try:
+        store = RunStore()
+        worker = this_worker()
+        run_id = store.create(network, config, dataset, options.run_name, worker=worker)
+        attempt = store.claim(run_id, worker)
+        if attempt is None:
+            raise CommandError(f"Run #{run_id} was stopped before it began.")
+        run = store.get(run_id)
+        printer.start(run)
+        reporter = work_on(store, run_id, attempt, printer.event)
+        leave_run(store, run_id, attempt, reporter.trouble)
+        run = store.get(run_id)
+        advance(store)
+    except StoreError as error:
+        raise CommandError(str(error)) from error
+    printer.end(run)
+    if run.state == "failed":
+        raise CommandError(run.error or f"Run #{run_id} failed.")
+    return 130 if reporter.signals and run.state == "stopped" else 0
+
+
+class _Printer:
+    """Shows a run on stdout: JSON lines, or a line an epoch with a moving one in a terminal."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._json = as_json
+        self._moving = not as_json and sys.stdout.isatty()
+        self._broken = False
+
+    def start(self, run: Run) -> None:
+        if not self._json:
+            self._say(f"Run #{run.id}: {run.name}, on {run.dataset}. Ctrl-C stops it.")
+
+    def event(self, event: StepEvent | EpochEvent) -> None:
+        from .training import EpochEvent  # loaded long since
+
+        epoch = isinstance(event, EpochEvent)
+        if self._json:
+            fields = {name: getattr(event, name) for name in EVENT_FIELDS}
+            self._say(_json({"event": "epoch" if epoch else "step", **fields}))
+        elif epoch:
+            self._say(
+                f"epoch {event.epoch}: loss {event.train_loss:.3f}, "
+                f"training accuracy {event.train_accuracy:.1%}, "
+                f"test accuracy {event.test_accuracy:.1%}, "
+                f"{event.examples_per_second:,.0f} images/s, {event.seconds:.1f} s"
+            )
+        elif self._moving:
+            left = (event.total_steps - event.step) * event.seconds / event.step
+            self._say(
+                f"step {event.step:,} of {event.total_steps:,}: loss {event.train_loss:.3f}, "
+                f"accuracy {event.train_accuracy:.1%}, {event.examples_per_second:,.0f} images/s, "
+                f"{left:.0f} s left",
+                moving=True,
+            )
+
+    def end(self, run: Run) -> None:
+        if self._json:
+            fields = {name: getattr(run, name) for name in EVENT_FIELDS}
+            self._say(_json({"event": "end", **fields, "state": run.state, "run_id": run.id}))
+            return
+        test = "" if run.test_accuracy is None else f", test accuracy {run.test_accuracy:.1%}"
+        self._say(f"{run.state} after {run.step:,} steps and {run.seconds:.1f} s{test}")
+        if run.diagnosis:
+            self._say(run.diagnosis)
+
+    def _say(self, line: str, *, moving: bool = False) -> None:
+        if self._broken:
+            return
+        clear = "\r\x1b[K" if self._moving else ""
+        try:
+            print(f"{clear}{line}", end="" if moving else "\n", flush=True)
+        except BrokenPipeError:
+            # Whoever read this has gone (`| head`): end the run as Ctrl-C would.
+            self._broken = True
+            sys.stdout = None  # type: ignore[assignment]  # no second complaint at exit
+            signal.raise_signal(signal.SIGTERM)
+
+
+# --- runs -------------------------------------------------------------------------------------
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from .store import RunStore, StoreError
+
+    try:
+        runs = RunStore().list_runs(limit=options.limit)
+    except StoreError as error:
+        raise CommandError(str(error)) from error
+    if options.json:
+        for run in runs:
+            _print_json(_run_object(run))
+        return 0
+    if not runs:
+        print("There are no runs yet; `python -m nin_core train nin-slim-128` makes one.")
+        return 0
+    rows = [
+        (
+            f"#{run.id}",
+            run.name,
+            run.dataset,
+            run.state,
+            f"{run.progress:.0%}" if run.total_steps else "",
+            "" if run.train_loss is None else f"{run.train_loss:.3f}",
+            "" if run.test_accuracy is None else f"{run.test_accuracy:.1%}",
+            f"{run.seconds:.0f} s" if run.seconds else "",
+            run.created_at.astimezone().strftime("%Y-%m-%d %H:%M"),
+            run.error or run.diagnosis or run.problem or "",
+        )
+        for run in runs
+    ]
+    head = ("run", "name", "data", "state", "done", "loss", "test", "time", "made", "")
+    _print_table(head, rows, right=(0, 4, 5, 6, 7))
+    return 0
+
+
+def _run_object(run: Run) -> dict[str, Any]:
+    stamps = ("created_at", "started_at", "ended_at")
+    plain = ("id", "name", "state", "dataset", "phase", "epoch", "step", "total_steps", "seconds")
+    figures = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "test_examples")
+    rest = ("examples_per_second", "error", "diagnosis", "has_checkpoint", "problem")
+    values: dict[str, Any] = {name: getattr(run, name) for name in plain + figures + rest}
+    for name in stamps:
+        stamp = getattr(run, name)
+        values[name] = None if stamp is None else stamp.isoformat()
+    values["network"] = None if run.network is None else run.network.to_dict()
+    values["train"] = None if run.train is None else run.train.to_dict()
+    return values
+
+
+# --- data -------------------------------------------------------------------------------------
+
+
+def _data(options: argparse.Namespace) -> int:
+    from .data import DataError, load_dataset
+
+    moving = sys.stderr.isatty()
+
+    def progress(sentence: str, fraction: float) -> None:
+        if moving:
+            print(f"\r\x1b[K{sentence} {fraction:4.0%}", end="", file=sys.stderr, flush=True)
+
+    try:
+        dataset = load_dataset(options.name, progress=progress)
+    except DataError as error:
+        raise CommandError(str(error)) from error
+    finally:
+        if moving:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    shape = _shape(dataset.train_images.shape[1:])
+    print(dataset.source)
+    print(
+        f"{len(dataset.train_labels):,} training and {len(dataset.test_labels):,} test images, "
+        f"{shape}, {len(dataset.class_names)} classes: {', '.join(dataset.class_names)}."
+    )
+    return 0
+
+
+# --- shared -----------------------------------------------------------------------------------
+
+
+def _network(options: argparse.Namespace) -> NiNConfig:
+    """The preset that is named, with the changes that were asked for."""
+    network = preset(options.name)
+    if options.widths is not None:
+        network = network.with_widths(options.widths)
+    changes = {
+        name: getattr(options, name)
+        for name in ("global_pool", "final_relu", "batch_norm", "dropout", "image_size")
+        if getattr(options, name) is not None
+    }
+    return replace(network, **changes)
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of whole numbers; 96,256,384 would work"
+        ) from None
+
+
+def _shape(shape: Iterable[int]) -> str:
+    return "×".join(f"{side}" for side in shape)
+
+
+def _bytes(count: int) -> str:
+    value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    return f"{value:,.0f} {units[0]}" if units[0] == "B" else f"{value:,.1f} {units[0]}"
+
+
+def _print_table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    right: Iterable[int],
+    last: Sequence[str] | None = None,
+) -> None:
+    """Print aligned columns, those in `right` to the right; `last` stands under a line."""
+    every = [head, *rows, *([last] if last else [])]
+    widths = [max(len(row[i]) for row in every) for i in range(len(head))]
+    to_right = set(right)
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (
+            cell.rjust(width) if i in to_right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "  ".join(padded).rstrip()
+
+    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
+    print(line(head), rule, *map(line, rows), sep="\n")
+    if last:
+        print(rule, line(last), sep="\n")
+
+
+def _json(values: dict[str, Any]) -> str:
+    """One line of strict JSON: NaN and infinities are not part of it and become null."""
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
+    return json.dumps(finite, ensure_ascii=False, allow_nan=False)
+
+
+def _print_json(values: dict[str, Any]) -> None:
+    print(_json(values), flush=True)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}.\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m nin_core", description="NiN Explorer on the command line.")
+    commands = parser.add_subparsers(
+        title="commands", dest="command", required=True, metavar="summary|train|runs|data"
+    )
+
+    def add(name: str, action: Any, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.set_defaults(action=action)
+        return command
+
+    def add_network(command: argparse.ArgumentParser) -> None:
+        command.add_argument("name", metavar="NAME", help=f"a preset: {', '.join(PRESETS)}")
+        command.add_argument(
+            "--widths", type=_widths, help="width of every block but the last, e.g. 96,256,384"
+        )
+        command.add_argument("--global-pool", metavar="avg|max", help="pooling of the head")
+        command.add_argument("--image-size", type=int, help="side of the input in pixels")
+        command.add_argument("--dropout", type=float, help="dropout before the last block")
+        flags = argparse.BooleanOptionalAction
+        command.add_argument("--final-relu", action=flags, help="ReLU after the last convolution")
+        command.add_argument("--batch-norm", action=flags, help="batch norm before every ReLU")
+        command.add_argument("--json", action="store_true", help="JSON lines on stdout")
+
+    summary = add("summary", _summary, "the layers of a network: shapes, parameters, MACs")
+    add_network(summary)
+    summary.add_argument("--batch-size", type=int, default=1, help="images, for memory (1)")
+
+    train = add("train", _train, "train a network; the dashboard shows the run, too")
+    add_network(train)
+    train.add_argument("--recipe", default="fast", help=f"{' or '.join(RECIPES)} (fast)")
+    train.add_argument("--dataset", help=", ".join(DATASETS))
+    train.add_argument("--epochs", type=int)
+    train.add_argument("--seed", type=int)
+    train.add_argument("--batch-size", type=int)
+    train.add_argument("--learning-rate", type=float)
+    train.add_argument("--subset", type=int, help="number of training images to use")
+    train.add_argument("--run-name", help="what to call the run")
+
+    runs = add("runs", _runs, "the runs in the store, newest first")
+    runs.add_argument("--limit", type=int, default=50, help="how many at most (50)")
+    runs.add_argument("--json", action="store_true", help="JSON lines on stdout")
+
+    data = add("data", _data, "find or fetch a data set, verify it, and say where it is")
+    data.add_argument("name", metavar="NAME", help=", ".join(DATASETS))
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.action(options)
+    except (ConfigError, CommandError) as error:
+        text = str(error)
+        field = "_" in text.split(" ", 1)[0]  # names of fields stay as they are written
+        print(text if field else text[:1].upper() + text[1:], file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        sys.stdout = None  # type: ignore[assignment]
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

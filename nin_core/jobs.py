@@ -1,0 +1,330 @@
+"""The queue: one worker process per run, as many at once as there are cores.
+
+Choices made here:
+
+* There is no daemon. `advance` looks at the store, settles what died and starts what may start.
+  Pages, the server's start, the command line and every worker that ends call it; when there is
+  nothing to do it costs one read.
+* The queue and the slots are rows of the store (a run with a worker on it takes a slot), so any
+  number of servers and scripts on one database share them.
+* A worker is `python -m nin_core.worker RUN_ID` in a session of its own: closing the terminal or
+  killing the server leaves it alone. A pool of forked processes breaks under Streamlit, and one
+  killed child breaks the pool.
+* Whether a worker of this host is alive is asked of the operating system (pid and the start time
+  of that pid, so a reused number does not count); heartbeats decide for other hosts. A process
+  that was merely asleep with its machine keeps its run.
+* One waiting thread per started worker reaps it the moment it ends, learns its exit code, and
+  moves the queue on, whether or not a page is open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .checks import ConfigError
+from .datasets import DATASETS
+from .store import PROJECT, Run, RunStore, StoreError, WorkerId, now
+
+if TYPE_CHECKING:
+    from .config import NiNConfig
+    from .recipes import TrainConfig
+
+SILENT_SECONDS = 10.0  # a worker on another host without a heartbeat for so long is gone
+START_SECONDS = 60.0  # how long a started process may take to claim its run
+STOP_SECONDS = 10.0  # a worker that has not obeyed a stop by then is hung and gets killed
+MAX_SPAWNS = 3  # starts of one run that came to nothing before it counts as failed
+LOG_TAIL = 16_000  # bytes of a worker's output that are kept
+NICENESS = 10
+
+# Processes of ours for which a thread waits. (After a hot reload this is a new, empty set: then
+# whoever comes first settles a dead worker, without its exit code.)
+_watched: set[int] = set()
+
+
+# --- what pages and scripts call --------------------------------------------------------------
+
+
+def start_run(
+    store: RunStore,
+    network: NiNConfig,
+    train: TrainConfig,
+    dataset: str,
+    name: str | None = None,
+) -> int:
+    """Put a run in the queue, start it if a slot is free, and return its number.
+
+    Raises:
+        ConfigError: if the network does not fit the data set.
+        StoreError: if the run cannot be written down.
+    """
+    check_dataset(network, dataset)
+    run_id = store.create(network, train, dataset, name)
+    advance(store)
+    return run_id
+
+
+def stop_run(store: RunStore, run_id: int) -> str:
+    """Ask for a run to stop and return its state; one that trains ends within a second."""
+    state = store.request_stop(run_id)
+    advance(store)
+    return state
+
+
+def advance(store: RunStore, *, slots: int | None = None) -> list[int]:
+    """Settle runs whose worker is gone and start queued ones in order while slots are free.
+
+    Args:
+        slots: workers at once; by default one per core.
+
+    Returns:
+        the numbers of the runs for which a worker was started.
+    """
+    slots = available_cores() if slots is None else slots
+    assigned, waiting = store.work()
+    moment = now()
+    free = slots - len(assigned)
+    for run in assigned:
+        if _settle(store, run, moment):
+            free += 1
+    started: list[int] = []
+    # The counts only save pointless writes; `reserve` decides, in one transaction.
+    while waiting > 0 and free > 0:
+        run_id = store.reserve(slots, this_host())
+        if run_id is None:
+            break
+        waiting, free = waiting - 1, free - 1
+        if _start_worker(store, run_id):
+            started.append(run_id)
+    return started
+
+
+def check_dataset(network: NiNConfig, dataset: str) -> None:
+    """Refuse a data set that is unknown or has more classes than the network.
+
+    Raises:
+        ConfigError: with the data sets there are, or the number of classes that would work.
+    """
+    if dataset not in DATASETS:
+        raise ConfigError(
+            f"there is no data set {dataset!r}; there are {', '.join(DATASETS)}.",
+            field="dataset",
+            suggestion="fashion-mnist",
+        )
+    classes = len(DATASETS[dataset].class_names)
+    if network.num_classes < classes:
+        raise ConfigError(
+            f"the network has {network.num_classes} classes, but {dataset} has {classes}; "
+            f"{classes} would work.",
+            field="num_classes",
+            suggestion=classes,
+        )
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
+
+
+# --- who is who -------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def this_host() -> str:
+    """A name for this boot of this machine (or container): pids mean something only within it."""
+    parts = []
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with suppress(OSError):
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    digest = hashlib.sha256("".join(parts).encode()).hexdigest()[:8]
+    return f"{socket.gethostname()[:150]}/{digest}"
+
+
+def this_worker() -> WorkerId:
+    """This very process, as the one that works on a run."""
+    return WorkerId(this_host(), os.getpid(), _start_mark(os.getpid()) or "")
+
+
+def _start_mark(pid: int) -> str | None:
+    """When that process started, in clock ticks since boot; None if it is gone or a zombie.
+
+    "" where the system does not tell (only Linux has /proc).
+    """
+    if not Path("/proc/self/stat").exists():
+        return ""
+    try:
+        # The name, in parentheses, may hold anything; the fields after it are fixed.
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    values = text.rpartition(")")[2].split()
+    return None if values[0] in "ZX" else values[19]
+
+
+def is_alive(worker: WorkerId) -> bool | None:
+    """Whether that process of this host still runs; None if it cannot be known from here."""
+    if worker.host != this_host() or worker.pid is None:
+        return None
+    mark = _start_mark(worker.pid)
+    if mark is None:
+        return False
+    if mark:
+        return not worker.mark or mark == worker.mark
+    if os.name != "posix":
+        return None  # os.kill would end the process there
+    try:
+        os.kill(worker.pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _settle(store: RunStore, run: Run, moment: datetime) -> bool:
+    """Free the slot of a run whose worker is gone. Returns whether it was."""
+    worker = run.worker
+    if worker is None:
+        return False
+    alive = is_alive(worker)
+    silent = (moment - run.heartbeat_at).total_seconds() if run.heartbeat_at else 0.0
+    if alive is None and run.state == "queued":
+        # Reserved, but whoever was to start the process died, or it starts on another host.
+        if silent < START_SECONDS:
+            return False
+        again = run.spawns < MAX_SPAWNS
+        return store.lose(run, "No worker process could be started for it.", retry=again)
+    if alive is None:
+        if silent < SILENT_SECONDS:
+            return False
+        return store.lose(run, f"Its worker has not reported for {silent:.0f} seconds.")
+    if alive:
+        _kill_if_hung(run, worker, moment)
+        return False
+    if worker.pid in _watched:
+        return False  # its thread is about to, and knows how it ended
+    return _bury(store, run)
+
+
+def _kill_if_hung(run: Run, worker: WorkerId, moment: datetime) -> None:
+    """End a worker that does not obey a stop: hung, or deep in loading with nothing to keep."""
+    if run.desired_state != "stopped" or run.desired_at is None or worker.pid is None:
+        return
+    waited = (moment - run.desired_at).total_seconds()
+    loading = run.state == "stopped" and run.step == 0 and not run.has_checkpoint
+    if (loading and waited > 1) or (run.state == "running" and waited > STOP_SECONDS):
+        with suppress(OSError):
+            os.kill(worker.pid, signal.SIGKILL)
+
+
+def _bury(store: RunStore, run: Run, code: int | None = None) -> bool:
+    """Record that the process on `run` has ended without a last word; say why, keep its log."""
+    path = log_path(store, run.id)
+    log = read_tail(path)
+    if code is not None and code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        why = f"Its worker process was killed ({name})"
+        if -code == getattr(signal, "SIGKILL", 9):
+            why += ", by someone or because memory ran out"
+    elif run.state == "queued":
+        last = next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "")
+        why = "Its worker process ended before it began"
+        why += f" (exit code {code})" if code is not None else ""
+        why += f": {last[:300]}" if last else ""
+    else:
+        why = "Its worker process ended unexpectedly"
+    changed = store.lose(run, why.rstrip(".") + ".", log)
+    if changed:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+    return changed
+
+
+# --- starting ---------------------------------------------------------------------------------
+
+
+def log_path(store: RunStore, run_id: int) -> Path:
+    """Where the output of a run's worker goes while it lives; the store keeps the end of it."""
+    if store.path is not None:
+        folder = store.path.with_name(store.path.name + "-logs")
+    else:
+        folder = PROJECT / "runs" / hashlib.sha256(store.url.encode()).hexdigest()[:12]
+    return folder / f"run-{run_id}.log"
+
+
+def read_tail(path: Path) -> str:
+    """The end of a log file, "" if there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(file.tell() - LOG_TAIL, 0))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _start_worker(store: RunStore, run_id: int) -> bool:
+    """Start the process for a reserved run, and a thread that waits for its end."""
+    path = log_path(store, run_id)
+    environment = os.environ | {"NIN_DATABASE_URL": store.url, "PYTHONUNBUFFERED": "1"}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "nin_core.worker", str(run_id)],
+                cwd=PROJECT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+    except OSError as error:
+        why = f"No worker process could be started ({error.strerror or error})."
+        store.lose(store.get(run_id), why)
+        return False
+    worker = WorkerId(this_host(), process.pid, _start_mark(process.pid) or "")
+    _watched.add(process.pid)
+    try:
+        store.assign(run_id, worker)
+    finally:  # whatever happens, the process is reaped
+        threading.Thread(
+            target=_wait, args=(store, run_id, process), name=f"wait-for-run-{run_id}", daemon=True
+        ).start()
+    return True
+
+
+def _wait(store: RunStore, run_id: int, process: subprocess.Popen[bytes]) -> None:
+    """Reap a worker; if it left its run behind, say so; then move the queue on.
+
+    A store that cannot be reached now is asked again by the next `advance`.
+    """
+    code = process.wait()
+    try:
+        with suppress(StoreError):
+            run = store.get(run_id)
+            if run.worker is not None and run.worker.pid in (None, process.pid):
+                _bury(store, run, code)
+            else:
+                with suppress(OSError):
+                    log_path(store, run_id).unlink(missing_ok=True)
+    finally:
+        _watched.discard(process.pid)
+    with suppress(StoreError):
+        advance(store)

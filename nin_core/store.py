@@ -1,0 +1,947 @@
+"""Runs, metrics, checkpoints and evaluations in one database: the only thing processes share.
+
+Choices made here:
+
+* One database URL is all that a page, a worker or a script needs. SQLite is the default; the
+  statements are SQLAlchemy Core without dialect tricks, so that another database can follow.
+  `database.py` says how it is opened and what can go wrong.
+* `TRANSITIONS` is the one table of allowed changes of state. Each change is a single UPDATE that
+  names the states it may start from, so of two processes that try, one wins. Nothing is read in
+  one transaction and written in another.
+* A worker owns a run through its attempt number. Every write of a worker names it; a worker that
+  lost its run (marked interrupted and claimed again, stopped before it began, deleted) gets
+  `ClaimLost` and can write nothing more. One that was merely asleep takes its run back.
+* A run row carries the latest figures, so a list of runs never touches the metrics or blobs.
+* Configurations are JSON text, read leniently: a run of another version shows in the list with
+  `Run.problem` instead of breaking it. Weights are safetensors bytes; no pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from .checks import ConfigError
+from .config import NiNConfig, preset_name
+from .database import Database, StoreError
+
+if TYPE_CHECKING:
+    from .recipes import TrainConfig
+
+PROJECT = Path(__file__).resolve().parent.parent
+SCHEMA = 1  # raise it with every change of the tables below
+
+MAX_NAME = 100
+MAX_LOG = 64_000  # characters; the end of a log says why a run failed
+
+STATES = ("queued", "running", "stopped", "finished", "failed", "interrupted")
+TRANSITIONS: dict[str, frozenset[str]] = {
+    # failed: its worker died before it began. stopped: it was taken out of the queue.
+    "queued": frozenset({"running", "stopped", "failed"}),
+    "running": frozenset({"stopped", "finished", "failed", "interrupted"}),
+    # The same attempt reports again: the worker was asleep with its machine, not dead.
+    "interrupted": frozenset({"running"}),
+    "stopped": frozenset(),
+    "finished": frozenset(),
+    "failed": frozenset(),
+}
+ACTIVE = frozenset({"queued", "running"})
+# The phase of a running run in which weights change; before it a stop has nothing to keep.
+PHASE_TRAINING = "training"
+
+
+# --- errors -----------------------------------------------------------------------------------
+
+
+class RunNotFound(StoreError):
+    """There is no run of that number (any more)."""
+
+    def __init__(self, run_id: int) -> None:
+        super().__init__(f"There is no run #{run_id}; it may have been deleted.", "refused")
+
+
+class StateError(StoreError):
+    """The run's state does not allow this."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "refused")
+
+
+class ClaimLost(StoreError):
+    """The run no longer belongs to this attempt: its worker must end without writing."""
+
+    def __init__(self, run_id: int, attempt: int | None) -> None:
+        super().__init__(f"Run #{run_id} no longer belongs to attempt {attempt}.", "refused")
+
+
+# --- what is read and written -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerId:
+    """The process that works on a run: a host (this boot of it), a pid, the pid's start mark."""
+
+    host: str
+    pid: int | None = None
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """One point of the curves: `kind` "step" (means since the point before) or "epoch".
+
+    Losses are in nats, accuracies are fractions, `seconds` count from the start of training.
+    What was not measured or is not finite (a diverged loss) is None.
+    """
+
+    kind: str
+    epoch: int
+    step: int
+    seconds: float
+    train_loss: float | None = None
+    train_accuracy: float | None = None
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+    test_examples: int | None = None
+    learning_rate: float | None = None
+    examples_per_second: float | None = None
+    id: int = 0  # given by the store, rising
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Weights after `step` steps (in the `epoch`-th epoch) as safetensors bytes.
+
+    `info` says how they came about: threads, memory layout, dtype, torch version.
+    """
+
+    step: int
+    epoch: int
+    blob: bytes = field(repr=False)
+    info: dict[str, Any] = field(default_factory=dict)
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvaluation:
+    """Logits of the first `images` test images; `evaluation.read_logits` decodes them."""
+
+    step: int
+    images: int
+    classes: int
+    loss: float | None
+    accuracy: float | None
+    logits: bytes = field(repr=False)
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run as the pages show it: what it is, how it stands, its latest figures.
+
+    `network` and `train` are None when this version cannot read them; `problem` then says so.
+    Times are UTC. `phase` says in a few words what the worker does at the moment. A worker may
+    still be present after the state is final: it measures the test set then.
+    """
+
+    id: int
+    name: str
+    state: str
+    desired_state: str
+    phase: str | None
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    heartbeat_at: datetime | None
+    desired_at: datetime | None
+    dataset: str
+    attempt: int
+    spawns: int
+    worker_host: str | None
+    worker_pid: int | None
+    worker_mark: str
+    threads: int | None
+    device: str | None
+    error: str | None
+    diagnosis: str | None
+    epoch: int
+    step: int
+    total_steps: int | None
+    seconds: float
+    learning_rate: float | None
+    examples_per_second: float | None
+    train_loss: float | None
+    train_accuracy: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    test_examples: int | None
+    has_checkpoint: bool
+    has_evaluation: bool
+    network: NiNConfig | None
+    train: TrainConfig | None
+    problem: str | None
+
+    @property
+    def active(self) -> bool:
+        """Whether it waits or trains."""
+        return self.state in ACTIVE
+
+    @property
+    def progress(self) -> float:
+        """Share of its steps that are done, 0 to 1."""
+        return min(self.step / self.total_steps, 1.0) if self.total_steps else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until it ends at the speed so far (evaluations included); None if unknown."""
+        if self.state != "running" or not self.step or not self.total_steps:
+            return None
+        return max(self.total_steps - self.step, 0) * self.seconds / self.step
+
+    @property
+    def worker(self) -> WorkerId | None:
+        """The process on it, None if there is none."""
+        if self.worker_host is None:
+            return None
+        return WorkerId(self.worker_host, self.worker_pid, self.worker_mark)
+
+
+class Signal(NamedTuple):
+    """What a worker asks for several times a second."""
+
+    state: str
+    desired_state: str
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+
+class _UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """Aware UTC on the Python side, whatever the database keeps."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+_tables = sa.MetaData()
+# Numbers are never given twice (AUTOINCREMENT): a bookmark of a deleted run must not show
+# another one, and a reader that asks for rows after the last it saw must miss none.
+_runs = sa.Table(
+    "runs",
+    _tables,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String(MAX_NAME), nullable=False),
+    sa.Column("state", sa.String(20), nullable=False, index=True),
+    sa.Column("desired_state", sa.String(20), nullable=False),
+    sa.Column("desired_at", _UtcDateTime),
+    sa.Column("phase", sa.String(200)),
+    sa.Column("created_at", _UtcDateTime, nullable=False),
+    sa.Column("started_at", _UtcDateTime),
+    sa.Column("ended_at", _UtcDateTime),
+    sa.Column("heartbeat_at", _UtcDateTime),
+    sa.Column("dataset", sa.String(50), nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False, default=0),
+    # Set while a process is on the run, from the moment it is about to be started until it has
+    # ended: the rows that have it are the slots in use.
+    sa.Column("worker_host", sa.String(200), index=True),
+    sa.Column("worker_pid", sa.Integer),
+    sa.Column("worker_mark", sa.String(50), nullable=False, default=""),
+    sa.Column("spawns", sa.Integer, nullable=False, default=0),
+    sa.Column("threads", sa.Integer),
+    sa.Column("device", sa.String(50)),
+    sa.Column("error", sa.Text),
+    sa.Column("diagnosis", sa.Text),
+    sa.Column("epoch", sa.Integer, nullable=False, default=0),
+    sa.Column("step", sa.Integer, nullable=False, default=0),
+    sa.Column("total_steps", sa.Integer),
+    sa.Column("seconds", sa.Float, nullable=False, default=0.0),
+    sa.Column("learning_rate", sa.Float),
+    sa.Column("examples_per_second", sa.Float),
+    sa.Column("train_loss", sa.Float),
+    sa.Column("train_accuracy", sa.Float),
+    sa.Column("test_loss", sa.Float),
+    sa.Column("test_accuracy", sa.Float),
+    sa.Column("test_examples", sa.Integer),
+    sa.Column("network", sa.Text, nullable=False),
+    sa.Column("train", sa.Text, nullable=False),
+    sa.Column("log", sa.Text),  # last: reading the others then skips its overflow pages
+    sqlite_autoincrement=True,
+)
+_metrics = sa.Table(
+    "metrics",
+    _tables,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("run_id", sa.ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("kind", sa.String(10), nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("step", sa.Integer, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("train_loss", sa.Float),
+    sa.Column("train_accuracy", sa.Float),
+    sa.Column("test_loss", sa.Float),
+    sa.Column("test_accuracy", sa.Float),
+    sa.Column("test_examples", sa.Integer),
+    sa.Column("learning_rate", sa.Float),
+    sa.Column("examples_per_second", sa.Float),
+    sa.Index("metrics_of_run", "run_id", "id"),
+    sqlite_autoincrement=True,
+)
+_checkpoints = sa.Table(
+    "checkpoints",
+    _tables,
+    sa.Column("run_id", sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("step", sa.Integer, nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("created_at", _UtcDateTime, nullable=False),
+    sa.Column("info", sa.Text, nullable=False),
+    sa.Column("blob", sa.LargeBinary, nullable=False),
+)
+_evaluations = sa.Table(
+    "evaluations",
+    _tables,
+    sa.Column("run_id", sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("step", sa.Integer, nullable=False),
+    sa.Column("images", sa.Integer, nullable=False),
+    sa.Column("classes", sa.Integer, nullable=False),
+    sa.Column("loss", sa.Float),
+    sa.Column("accuracy", sa.Float),
+    sa.Column("created_at", _UtcDateTime, nullable=False),
+    sa.Column("logits", sa.LargeBinary, nullable=False),
+)
+
+_RUN_COLUMNS = [column for column in _runs.columns if column.name != "log"] + [
+    sa.exists().where(_checkpoints.c.run_id == _runs.c.id).label("has_checkpoint"),
+    sa.exists().where(_evaluations.c.run_id == _runs.c.id).label("has_evaluation"),
+]
+_METRIC_FIELDS = tuple(f.name for f in fields(MetricRow) if f.name != "id")
+_METRIC_COLUMNS = [_metrics.c[f.name] for f in fields(MetricRow)]
+_UNASSIGNED = {"worker_host": None, "worker_pid": None, "worker_mark": "", "phase": None}
+
+
+def now() -> datetime:
+    """The present moment in UTC, as the store keeps it."""
+    return datetime.now(UTC)
+
+
+# --- the store --------------------------------------------------------------------------------
+
+
+class RunStore:
+    """All runs of one database. Safe to share between the threads of a process.
+
+    Args:
+        url: an SQLAlchemy database URL; by default ``NIN_DATABASE_URL``, else
+            ``runs/nin-explorer.db`` in the project folder.
+        create: make the SQLite file (and its folder) if it is missing. A worker says False: its
+            run is in the database or nowhere.
+
+    Raises:
+        StoreError: from the constructor and every method, when the database cannot be used.
+    """
+
+    def __init__(self, url: str | None = None, *, create: bool = True) -> None:
+        chosen = url or os.environ.get("NIN_DATABASE_URL")
+        if not chosen:
+            chosen = f"sqlite:///{(PROJECT / 'runs' / 'nin-explorer.db').as_posix()}"
+        self._database = Database(chosen, _tables, SCHEMA, create=create)
+        self._read, self._write = self._database.read, self._database.write
+        #: The URL for another process; a relative SQLite path has become absolute.
+        self.url = self._database.url
+        #: The file, for SQLite.
+        self.path = self._database.path
+
+    def close(self) -> None:
+        """Close all connections; the next call opens new ones."""
+        self._database.close()
+
+    # -- making, naming, deleting --
+
+    def create(
+        self,
+        network: NiNConfig,
+        train: TrainConfig,
+        dataset: str,
+        name: str | None = None,
+        *,
+        worker: WorkerId | None = None,
+    ) -> int:
+        """Add a queued run and return its number.
+
+        With `worker`, the run is reserved for that process and no other is started for it.
+        """
+        values: dict[str, Any] = {
+            "name": _clean_name(name) if name else default_name(network, train),
+            "state": "queued",
+            "desired_state": "running",
+            "created_at": now(),
+            "dataset": dataset,
+            "network": json.dumps(network.to_dict()),
+            "train": json.dumps(train.to_dict()),
+        }
+        if worker is not None:
+            values |= _assigned(worker)
+        with self._write() as connection:
+            key = connection.execute(_runs.insert().values(values)).inserted_primary_key
+        assert key is not None
+        return int(key[0])
+
+    def rename(self, run_id: int, name: str) -> None:
+        """Give a run another name (1 to 100 characters)."""
+        cleaned = _clean_name(name)
+        with self._write() as connection:
+            if not self._update(connection, run_id, {"name": cleaned}):
+                raise RunNotFound(run_id)
+
+    def delete(self, run_id: int) -> None:
+        """Delete a run with all that belongs to it.
+
+        Raises:
+            StateError: while it waits or trains.
+        """
+        with self._write() as connection:
+            gone = connection.execute(
+                _runs.delete().where(_runs.c.id == run_id, _runs.c.state.not_in(ACTIVE))
+            ).rowcount
+            if not gone:
+                state = self._state(connection, run_id)
+                raise StateError(f"Run #{run_id} is {state}; stop it before you delete it.")
+
+    # -- reading --
+
+    def get(self, run_id: int) -> Run:
+        """The run of that number, or `RunNotFound`."""
+        with self._read() as connection:
+            row = connection.execute(
+                sa.select(*_RUN_COLUMNS).where(_runs.c.id == run_id)
+            ).one_or_none()
+        if row is None:
+            raise RunNotFound(run_id)
+        return _run(row)
+
+    def list_runs(self, limit: int = 200, *, states: Iterable[str] | None = None) -> list[Run]:
+        """The newest runs first, without logs, metrics or weights."""
+        query = sa.select(*_RUN_COLUMNS).order_by(_runs.c.id.desc()).limit(limit)
+        if states is not None:
+            query = query.where(_runs.c.state.in_(tuple(states)))
+        with self._read() as connection:
+            return [_run(row) for row in connection.execute(query)]
+
+    def metrics(self, run_id: int, after_id: int = 0) -> list[MetricRow]:
+        """The points of a run's curves with a number above `after_id`, in order.
+
+        Empty for an unknown run: a chart of a run deleted meanwhile simply gets no more points.
+        """
+        query = (
+            sa.select(*_METRIC_COLUMNS)
+            .where(_metrics.c.run_id == run_id, _metrics.c.id > after_id)
+            .order_by(_metrics.c.id)
+        )
+        with self._read() as connection:
+            return [MetricRow(*row) for row in connection.execute(query)]
+
+    def load_checkpoint(self, run_id: int) -> Checkpoint | None:
+        """The latest weights of a run, None if it has none."""
+        with self._read() as connection:
+            row = connection.execute(
+                sa.select(_checkpoints).where(_checkpoints.c.run_id == run_id)
+            ).one_or_none()
+        if row is None:
+            return None
+        return Checkpoint(row.step, row.epoch, row.blob, json.loads(row.info), row.created_at)
+
+    def load_evaluation(self, run_id: int) -> StoredEvaluation | None:
+        """A run's logits on the test set, None if they were not measured."""
+        columns = [_evaluations.c[f.name] for f in fields(StoredEvaluation)]
+        with self._read() as connection:
+            row = connection.execute(
+                sa.select(*columns).where(_evaluations.c.run_id == run_id)
+            ).one_or_none()
+        return None if row is None else StoredEvaluation(*row)
+
+    def log(self, run_id: int) -> str:
+        """The end of the worker's log ("" if it wrote none): why a run failed, in detail."""
+        with self._read() as connection:
+            row = connection.execute(
+                sa.select(_runs.c.log).where(_runs.c.id == run_id)
+            ).one_or_none()
+        if row is None:
+            raise RunNotFound(run_id)
+        return row.log or ""
+
+    def signal(self, run_id: int, attempt: int) -> Signal:
+        """The state a worker's run has and is wanted to have; `ClaimLost` if it is not its own."""
+        with self._read() as connection:
+            row = connection.execute(
+                sa.select(_runs.c.state, _runs.c.desired_state).where(
+                    _runs.c.id == run_id, _runs.c.attempt == attempt
+                )
+            ).one_or_none()
+        if row is None:
+            raise ClaimLost(run_id, attempt)
+        return Signal(row.state, row.desired_state)
+
+    def desired_state(self, run_id: int) -> str:
+        """ "running", or "stopped" once someone asked for it."""
+        with self._read() as connection:
+            row = connection.execute(
+                sa.select(_runs.c.desired_state).where(_runs.c.id == run_id)
+            ).one_or_none()
+        if row is None:
+            raise RunNotFound(run_id)
+        return row.desired_state
+
+    # -- the queue (used by jobs) --
+
+    def work(self) -> tuple[list[Run], int]:
+        """The runs with a process on them, and how many wait for one."""
+        query = sa.select(*_RUN_COLUMNS).where(_runs.c.worker_host.is_not(None))
+        waiting = (
+            sa.select(sa.func.count())
+            .select_from(_runs)
+            .where(_runs.c.state == "queued", _runs.c.worker_host.is_(None))
+        )
+        with self._read() as connection:
+            return [_run(row) for row in connection.execute(query)], connection.scalar(waiting) or 0
+
+    def reserve(self, slots: int, host: str) -> int | None:
+        """Take the oldest waiting run for a worker about to be started on `host`.
+
+        Returns:
+            its number; None if nothing waits or `slots` processes are on runs already.
+        """
+        taken = (
+            sa.select(sa.func.count())
+            .select_from(_runs)
+            .where(_runs.c.worker_host.is_not(None))
+            .scalar_subquery()
+        )
+        first = (
+            sa.select(sa.func.min(_runs.c.id))
+            .where(_runs.c.state == "queued", _runs.c.worker_host.is_(None))
+            .scalar_subquery()
+        )
+        with self._write() as connection:
+            run_id = connection.scalar(sa.select(first).where(taken < slots))
+            if run_id is None:
+                return None
+            values = _assigned(WorkerId(host)) | {"spawns": _runs.c.spawns + 1}
+            won = self._update(
+                connection,
+                run_id,
+                values,
+                _runs.c.state == "queued",
+                _runs.c.worker_host.is_(None),
+            )
+        return int(run_id) if won else None
+
+    def assign(self, run_id: int, worker: WorkerId) -> None:
+        """Say which process was started for a reserved run, unless it has claimed it already."""
+        with self._write() as connection:
+            self._update(
+                connection,
+                run_id,
+                _assigned(worker),
+                _runs.c.state == "queued",
+                _runs.c.worker_host == worker.host,
+                _runs.c.worker_pid.is_(None),
+            )
+
+    def lose(self, run: Run, error: str, log: str = "", *, retry: bool = False) -> bool:
+        """Record that the process on `run` is gone, if it is still that process.
+
+        A run that trained becomes interrupted, one that had not begun failed (with `retry` it
+        waits again); a final state stays, only the slot is free.
+
+        Returns:
+            whether anything was changed.
+        """
+        values: dict[str, Any] = dict(_UNASSIGNED)
+        if run.active and not (retry and run.state == "queued"):
+            state = "interrupted" if run.state == "running" else "failed"
+            values |= {"state": state, "error": error, "ended_at": now()}
+        if log:
+            values["log"] = log[-MAX_LOG:]
+        same_pid = (
+            _runs.c.worker_pid.is_(None)
+            if run.worker_pid is None
+            else _runs.c.worker_pid == run.worker_pid
+        )
+        with self._write() as connection:
+            return self._update(
+                connection,
+                run.id,
+                values,
+                _runs.c.state == run.state,
+                _runs.c.attempt == run.attempt,
+                _runs.c.worker_host == run.worker_host,
+                same_pid,
+            )
+
+    # -- a run's life --
+
+    def claim(self, run_id: int, worker: WorkerId) -> int | None:
+        """Make `worker` the one that trains this run.
+
+        Returns:
+            the attempt number to name in every further write; None if the run is not queued (any
+            more), because another worker was first or someone stopped it.
+        """
+        moment = now()
+        values = _assigned(worker) | {
+            "state": "running",
+            "attempt": _runs.c.attempt + 1,
+            "started_at": moment,
+            "phase": "starting",
+        }
+        with self._write() as connection:
+            if self._update(connection, run_id, values, _runs.c.state == "queued"):
+                return connection.scalar(sa.select(_runs.c.attempt).where(_runs.c.id == run_id))
+            self._state(connection, run_id)  # raises RunNotFound
+        return None
+
+    def transition(
+        self,
+        run_id: int,
+        to_state: str,
+        *,
+        attempt: int | None = None,
+        rows: Sequence[MetricRow] = (),
+        checkpoint: Checkpoint | None = None,
+        error: str | None = None,
+        diagnosis: str | None = None,
+        log: str | None = None,
+        phase: str | None = None,
+    ) -> None:
+        """Change a run's state, together with its last metrics and weights, in one commit.
+
+        Args:
+            attempt: the claim under which a worker does so; None for anyone else.
+            phase: what its worker goes on to do in the new state.
+
+        Raises:
+            StateError: if `TRANSITIONS` does not allow it.
+            ClaimLost: if the run is not this attempt's any more.
+        """
+        moment = now()
+        values: dict[str, Any] = {"state": to_state, "phase": phase}
+        if to_state not in ACTIVE:
+            values["ended_at"] = moment
+        values |= _given(error=error, diagnosis=diagnosis, log=log and log[-MAX_LOG:])
+        sources = [state for state in STATES if to_state in TRANSITIONS[state]]
+        with self._write() as connection:
+            if attempt is not None:
+                self._own(connection, run_id, attempt, rows, moment)
+            elif rows:
+                self._update(connection, run_id, _latest(rows))
+            if not self._update(connection, run_id, values, _runs.c.state.in_(sources)):
+                state = self._state(connection, run_id)
+                raise StateError(f"Run #{run_id} is {state} and cannot become {to_state}.")
+            self._add_rows(connection, run_id, rows)
+            if checkpoint is not None:
+                self._put_checkpoint(connection, run_id, checkpoint, moment)
+
+    def request_stop(self, run_id: int) -> str:
+        """Ask for a run to stop, and return the state it has now.
+
+        A run that waits, or whose worker has not come to training, is stopped on the spot: there
+        is nothing to keep. One that trains is stopped by its worker. For a run that has ended,
+        nothing happens.
+        """
+        moment = now()
+        idle = sa.or_(
+            _runs.c.state == "queued",
+            sa.and_(
+                _runs.c.state == "running",
+                sa.func.coalesce(_runs.c.phase, "") != PHASE_TRAINING,
+                _runs.c.step == 0,
+            ),
+        )
+        wanted = {"desired_state": "stopped", "desired_at": moment}
+        with self._write() as connection:
+            if not self._update(
+                connection, run_id, wanted | {"state": "stopped", "ended_at": moment}, idle
+            ):
+                self._update(
+                    connection,
+                    run_id,
+                    wanted,
+                    _runs.c.state == "running",
+                    _runs.c.desired_state != "stopped",
+                )
+            return self._state(connection, run_id)
+
+    def release(self, run_id: int, attempt: int, *, log: str | None = None) -> None:
+        """A worker's last word: its process is about to end and its slot is free."""
+        with self._write() as connection:
+            self._update(
+                connection,
+                run_id,
+                _UNASSIGNED | _given(log=log and log[-MAX_LOG:]),
+                _runs.c.attempt == attempt,
+            )
+
+    # -- what a worker reports --
+
+    def heartbeat(self, run_id: int, attempt: int) -> None:
+        """A worker's sign of life; takes an interrupted run of the same attempt back."""
+        with self._write() as connection:
+            self._own(connection, run_id, attempt, (), now())
+
+    def add_metrics(
+        self,
+        run_id: int,
+        rows: Sequence[MetricRow],
+        *,
+        attempt: int | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        """Append points to the curves, with the weights of that moment if given, in one commit.
+
+        The run's latest figures follow; under an `attempt` it is a sign of life too.
+        """
+        moment = now()
+        with self._write() as connection:
+            if attempt is not None:
+                self._own(connection, run_id, attempt, rows, moment)
+            elif not self._update(connection, run_id, _latest(rows) or {"id": run_id}):
+                raise RunNotFound(run_id)
+            self._add_rows(connection, run_id, rows)
+            if checkpoint is not None:
+                self._put_checkpoint(connection, run_id, checkpoint, moment)
+
+    def note(
+        self,
+        run_id: int,
+        attempt: int | None = None,
+        *,
+        phase: str | None = None,
+        threads: int | None = None,
+        device: str | None = None,
+        total_steps: int | None = None,
+        diagnosis: str | None = None,
+    ) -> None:
+        """Write down facts about a run; what is None stays as it is."""
+        values = _given(
+            phase=phase and phase[:200],
+            threads=threads,
+            device=device,
+            total_steps=total_steps,
+            diagnosis=diagnosis,
+        )
+        owned = [] if attempt is None else [_runs.c.attempt == attempt]
+        with self._write() as connection:
+            if values and not self._update(connection, run_id, values, *owned):
+                self._state(connection, run_id)
+                raise ClaimLost(run_id, attempt)
+
+    def save_checkpoint(
+        self, run_id: int, step: int, epoch: int, blob: bytes, info: dict[str, Any] | None = None
+    ) -> None:
+        """Keep these weights (safetensors bytes) in place of the run's earlier ones."""
+        with self._write() as connection:
+            self._state(connection, run_id)
+            self._put_checkpoint(
+                connection, run_id, Checkpoint(step, epoch, blob, info or {}), now()
+            )
+
+    def save_evaluation(
+        self,
+        run_id: int,
+        logits: bytes,
+        *,
+        images: int,
+        classes: int,
+        step: int = 0,
+        loss: float | None = None,
+        accuracy: float | None = None,
+        attempt: int | None = None,
+    ) -> None:
+        """Keep the logits of the first `images` test images (`evaluation.pack_logits`).
+
+        The run's test figures become these, unless they come from more images.
+        """
+        loss, accuracy = _finite(loss), _finite(accuracy)
+        with self._write() as connection:
+            owned = [] if attempt is None else [_runs.c.attempt == attempt]
+            fewer = sa.func.coalesce(_runs.c.test_examples, 0) <= images
+            test = {"test_loss": loss, "test_accuracy": accuracy, "test_examples": images}
+            if accuracy is None or not self._update(connection, run_id, test, fewer, *owned):
+                self._state(connection, run_id)
+                known = sa.select(_runs.c.id).where(_runs.c.id == run_id, *owned)
+                if connection.scalar(known) is None:
+                    raise ClaimLost(run_id, attempt)
+            connection.execute(_evaluations.delete().where(_evaluations.c.run_id == run_id))
+            connection.execute(
+                _evaluations.insert().values(
+                    run_id=run_id,
+                    step=step,
+                    images=images,
+                    classes=classes,
+                    loss=loss,
+                    accuracy=accuracy,
+                    created_at=now(),
+                    logits=logits,
+                )
+            )
+
+    # -- statements --
+
+    @staticmethod
+    def _update(
+        connection: Connection, run_id: int, values: dict[str, Any], *conditions: Any
+    ) -> bool:
+        statement = _runs.update().where(_runs.c.id == run_id, *conditions).values(values)
+        return connection.execute(statement).rowcount == 1
+
+    @staticmethod
+    def _state(connection: Connection, run_id: int) -> str:
+        state = connection.scalar(sa.select(_runs.c.state).where(_runs.c.id == run_id))
+        if state is None:
+            raise RunNotFound(run_id)
+        return state
+
+    def _own(
+        self,
+        connection: Connection,
+        run_id: int,
+        attempt: int,
+        rows: Sequence[MetricRow],
+        moment: datetime,
+    ) -> None:
+        """Write a worker's sign of life and figures if the run is its own, else ClaimLost."""
+        values = _latest(rows) | {"heartbeat_at": moment}
+        own = _runs.c.attempt == attempt
+        if self._update(connection, run_id, values, own, _runs.c.state == "running"):
+            return
+        back = values | {"state": "running", "ended_at": None, "error": None}
+        if not self._update(connection, run_id, back, own, _runs.c.state == "interrupted"):
+            raise ClaimLost(run_id, attempt)
+
+    @staticmethod
+    def _add_rows(connection: Connection, run_id: int, rows: Sequence[MetricRow]) -> None:
+        if rows:
+            connection.execute(
+                _metrics.insert(),
+                [
+                    {"run_id": run_id}
+                    | {name: _finite(getattr(row, name)) for name in _METRIC_FIELDS}
+                    for row in rows
+                ],
+            )
+
+    @staticmethod
+    def _put_checkpoint(
+        connection: Connection, run_id: int, checkpoint: Checkpoint, moment: datetime
+    ) -> None:
+        connection.execute(_checkpoints.delete().where(_checkpoints.c.run_id == run_id))
+        connection.execute(
+            _checkpoints.insert().values(
+                run_id=run_id,
+                step=checkpoint.step,
+                epoch=checkpoint.epoch,
+                created_at=moment,
+                info=json.dumps(checkpoint.info),
+                blob=checkpoint.blob,
+            )
+        )
+
+
+# --- values -----------------------------------------------------------------------------------
+
+
+def default_name(network: NiNConfig, train: TrainConfig) -> str:
+    """A readable name: network, recipe, seed, e.g. "nin-slim-128 · fast · seed 0"."""
+    what = preset_name(network)
+    if what is None:
+        what = f"NiN {'-'.join(map(str, network.widths))} @ {network.image_size} px"
+    return _clean_name(f"{what} · {train.recipe} · seed {train.seed}"[:MAX_NAME])
+
+
+def _clean_name(name: str) -> str:
+    cleaned = " ".join("".join(c if c.isprintable() else " " for c in str(name)).split())
+    if not 1 <= len(cleaned) <= MAX_NAME:
+        raise StoreError(f"A run's name needs 1 to {MAX_NAME} characters.", "refused")
+    return cleaned
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _assigned(worker: WorkerId) -> dict[str, Any]:
+    return {
+        "worker_host": worker.host,
+        "worker_pid": worker.pid,
+        "worker_mark": worker.mark,
+        "heartbeat_at": now(),
+    }
+
+
+def _finite(value: Any) -> Any:
+    """None for NaN and infinities, which databases keep each in its own way."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _latest(rows: Sequence[MetricRow]) -> dict[str, Any]:
+    """The run columns after these points: the last one's, and the last test that was made."""
+    if not rows:
+        return {}
+    last = rows[-1]
+    latest = {
+        name: _finite(getattr(last, name))
+        for name in ("epoch", "step", "seconds", "learning_rate", "train_loss", "train_accuracy")
+    }
+    speed = _finite(last.examples_per_second)
+    if speed is not None:
+        latest["examples_per_second"] = speed
+    tested = next((row for row in reversed(rows) if row.test_accuracy is not None), None)
+    if tested is not None:
+        for name in ("test_loss", "test_accuracy", "test_examples"):
+            latest[name] = _finite(getattr(tested, name))
+    return latest
+
+
+@lru_cache(maxsize=1024)
+def _network_of(text: str) -> NiNConfig:
+    return NiNConfig.from_dict(json.loads(text))
+
+
+@lru_cache(maxsize=1024)
+def _train_of(text: str) -> TrainConfig:
+    from .recipes import TrainConfig
+
+    return TrainConfig.from_dict(json.loads(text))
+
+
+def _run(row: sa.Row[Any]) -> Run:
+    values = dict(row._mapping)
+    problem = None
+    for name, read in (("network", _network_of), ("train", _train_of)):
+        try:
+            values[name] = read(values[name])
+        except (ValueError, TypeError, KeyError) as error:  # JSON and ConfigError are ValueErrors
+            why = str(error) if isinstance(error, ConfigError) else "it is damaged."
+            what = "network" if name == "network" else "training settings"
+            problem = f"This version cannot read the run's {what}: {why}"
+            values[name] = None
+    values["has_checkpoint"] = bool(values["has_checkpoint"])
+    values["has_evaluation"] = bool(values["has_evaluation"])
+    return Run(**values, problem=problem)

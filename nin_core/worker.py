@@ -1,0 +1,628 @@
+"""The process that trains one run: `python -m nin_core.worker RUN_ID`.
+
+It needs nothing but the database URL (NIN_DATABASE_URL) and the number of the run. The command
+line's `train` does the same work in its own process (`work_on`).
+
+Choices made here:
+
+* Two threads. The main thread loads, builds and trains; it never waits for the database. The
+  `Reporter` thread writes metrics and the sign of life every half second, and asks five times a
+  second whether the run is to stop.
+* The claim comes first and PyTorch is imported after it, so that the page shows the run as
+  running at once. Every stage has a phase, a few words for the page.
+* Stop within a second, however long a step takes: weights change only inside the optimizer's
+  step, so between two of them they can be taken as of the last finished step (`Weights`). The
+  reporter gives the training loop a moment to come round by itself; if that is still busy, it
+  writes weights and final state without it.
+* SIGTERM and Ctrl-C mean stop. They arrive through a wake-up socket, since Python would deliver
+  them to the main thread only after its step.
+* A database that does not answer costs nothing for a while: the curves wait in memory and
+  training goes on. When it stays away the process ends by itself, with a line in its log.
+* The state is final before the test set is measured and the diagnosis made: both take a while.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import math
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from .checks import ConfigError
+from .jobs import (
+    NICENESS,
+    advance,
+    available_cores,
+    check_dataset,
+    log_path,
+    read_tail,
+    this_worker,
+)
+from .store import (
+    PHASE_TRAINING,
+    Checkpoint,
+    ClaimLost,
+    MetricRow,
+    Run,
+    RunNotFound,
+    RunStore,
+    StoreError,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from .config import NiNConfig
+    from .data import Dataset
+    from .recipes import TrainConfig
+    from .training import EpochEvent, StepEvent
+
+POLL_SECONDS = 0.2
+FLUSH_SECONDS = 0.5
+CHECKPOINT_SECONDS = 10.0
+CHECKPOINT_SHARE = 0.05  # of the time may go into writing checkpoints; large ones come less often
+GRACE_SECONDS = 0.3  # for the training loop to come round after a stop, before it is done for it
+PROBE_IMAGES = 500  # for the diagnosis
+EVALUATION_SECONDS = 10.0  # a stopped run is measured on as many test images as this allows
+STUCK_SECONDS = 30.0  # how long the last step of a stopped run may take; then no evaluation
+# How long the database may fail before the worker gives up; one that is gone will not come back.
+PATIENCE_SECONDS = {"missing": 5.0, "damaged": 5.0, "schema": 0.0}
+PATIENCE_DEFAULT = 60.0
+LONGEST_PAUSE = 5.0  # between two attempts to reach the database
+
+
+# --- weights ----------------------------------------------------------------------------------
+
+
+class Stopped(BaseException):
+    """Raised in the training loop when its run was stopped without it. Not an error."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Copies of all weights, on the CPU, as they were after `step` steps."""
+
+    step: int
+    epoch: int
+    tensors: dict[str, torch.Tensor]
+
+
+class Weights:
+    """The weights of a model in training, to be read from another thread.
+
+    It hooks into the optimizer's step: nothing is copied while one is under way, and a copy knows
+    after how many steps it was taken. Buffers (batch norm's running figures) change during the
+    forward pass instead, so they are set aside after each step.
+    """
+
+    def __init__(self, model: nn.Module, on_first_step: Callable[[], None]) -> None:
+        from torch.optim import optimizer
+
+        self.step = 0
+        self.epoch = 1
+        self._model = model
+        self._on_first_step = on_first_step
+        self._whole = threading.Lock()
+        self._closed = False
+        self._buffers: dict[str, torch.Tensor] = {}
+        self._hooks = (
+            optimizer.register_optimizer_step_pre_hook(self._before),
+            optimizer.register_optimizer_step_post_hook(self._after),
+        )
+
+    def _before(self, *_: object) -> None:
+        if self.step == 0:
+            self._on_first_step()
+        self._whole.acquire()
+        if self._closed:
+            self._whole.release()
+            raise Stopped
+
+    def _after(self, *_: object) -> None:
+        self._buffers = {name: b.detach().clone() for name, b in self._model.named_buffers()}
+        self.step += 1
+        self._whole.release()
+
+    def snapshot(self, *, close: bool = False) -> Snapshot | None:
+        """The weights after the last finished step; None before the first.
+
+        With `close` there will be no further step: the training loop gets `Stopped` instead.
+        """
+        with self._whole:
+            self._closed = self._closed or close
+            if not self.step:
+                return None
+            found = dict(self._model.named_parameters()) | self._buffers
+            tensors = {name: t.detach().cpu().clone().contiguous() for name, t in found.items()}
+            return Snapshot(self.step, self.epoch, tensors)
+
+    def release(self) -> None:
+        """Take the hooks away."""
+        for hook in self._hooks:
+            hook.remove()
+
+
+# --- the reporter -----------------------------------------------------------------------------
+
+
+class Reporter:
+    """Tells the store about the run, and the run about the store, from a thread of its own.
+
+    The training thread calls `note`, `add`, `keep` and `should_stop`, which never wait for the
+    database, and in the end `end`, which does.
+    """
+
+    def __init__(self, store: RunStore, run_id: int, attempt: int) -> None:
+        self._store, self._run_id, self._attempt = store, run_id, attempt
+        # Signals and the training thread wake the reporter through this pair.
+        self._ear, self._bell = socket.socketpair()
+        self._bell.setblocking(False)
+        self._thread = threading.Thread(target=self._loop, name="reporter", daemon=True)
+        self._closing = False
+        # What is to be written, and the lock under which it changes hands.
+        self._pending = threading.Lock()
+        self._rows: list[MetricRow] = []
+        self._notes: dict[str, Any] = {}
+        self._snapshot: Snapshot | None = None
+        # The store: one thread at a time, and how it went.
+        self._turn = threading.RLock()
+        self._flushed_at = -math.inf
+        self._kept_at = time.monotonic()
+        self._writing_seconds = 0.0
+        self._failing_since: float | None = None
+        self._pause = POLL_SECONDS
+        # Stopping.
+        self._weights: Weights | None = None
+        self._info: dict[str, Any] = {}
+        self._stop_since: float | None = None
+        self._forced_at: float | None = None
+        self.signals = 0
+        #: The final state and the weights written with it, once there is one.
+        self.state: str | None = None
+        self.final: Snapshot | None = None
+        #: The traceback of what went wrong in training or measuring, for the log.
+        self.trouble = ""
+
+    # -- for the training thread --
+
+    def note(self, **facts: Any) -> None:
+        """Facts for `RunStore.note`, e.g. the phase; written at once."""
+        with self._pending:
+            self._notes |= facts
+            self._flushed_at = -math.inf
+        self._ring()
+
+    def watch(self, weights: Weights, info: dict[str, Any]) -> None:
+        """The weights to keep when the run is stopped, and how they come about."""
+        self._weights, self._info = weights, info
+
+    def add(self, row: MetricRow) -> None:
+        """A point of the curves."""
+        with self._pending:
+            self._rows.append(row)
+
+    def keep(self, snapshot: Snapshot | None) -> None:
+        """Weights to write with the next metrics."""
+        with self._pending:
+            self._snapshot = snapshot
+            self._kept_at = time.monotonic()
+
+    def checkpoint_due(self) -> bool:
+        """Whether the last kept weights are old enough to be replaced."""
+        pause = max(CHECKPOINT_SECONDS, self._writing_seconds / CHECKPOINT_SHARE)
+        return time.monotonic() - self._kept_at > pause
+
+    def should_stop(self) -> bool:
+        """Whether training is to end before its next step."""
+        return self._stop_since is not None
+
+    def end(self, state: str, snapshot: Snapshot | None, **facts: Any) -> None:
+        """Write the final state with all that is left, unless a stop has done so already."""
+        while True:
+            with self._turn:
+                self._forced_at = None  # the loop has come round
+                if self.state is not None:
+                    return
+                try:
+                    self._finish(state, snapshot, **facts)
+                    return
+                except StoreError as error:
+                    self._failed(error)
+            time.sleep(self._pause)
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Report, and take signals as a stop, while the block runs."""
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        listens = threading.current_thread() is threading.main_thread()
+        if listens:
+            # Handlers that do nothing: only with one does the wake-up byte come.
+            old = [signal.signal(number, lambda *_: None) for number in numbers]
+            old_fd = signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
+        self._thread.start()
+        try:
+            yield
+        finally:
+            self._closing = True
+            self._ring()
+            self._thread.join()
+            if listens:
+                signal.set_wakeup_fd(old_fd)
+                for number, handler in zip(numbers, old, strict=True):
+                    signal.signal(number, handler)
+
+    # -- the thread --
+
+    def _ring(self) -> None:
+        with suppress(OSError):  # full: it will wake anyway
+            self._bell.send(b"\0")
+
+    def _listen(self) -> None:
+        """Sleep until something is due or someone rings."""
+        seconds = self._pause
+        if self._stop_since is not None and self.state is None:
+            left = self._stop_since + GRACE_SECONDS - time.monotonic()
+            seconds = min(seconds, max(left, 0.01))
+        if not select.select([self._ear], [], [], seconds)[0]:
+            return
+        heard = [byte for byte in self._ear.recv(4096) if byte]
+        self.signals += len(heard)
+        if heard:
+            self._stop()
+        if self.signals > 1 and signal.SIGINT in heard:
+            self._leave("Interrupted twice.", 130)
+
+    def _loop(self) -> None:
+        while not self._closing:
+            self._listen()
+            if self.state is not None:
+                if self._forced_at and time.monotonic() - self._forced_at > STUCK_SECONDS:
+                    self._leave("The last step takes too long; the test set is not measured.", 0)
+                continue
+            with self._turn:
+                if self.state is None and not self._closing:
+                    try:
+                        self._report()
+                    except StoreError as error:
+                        self._failed(error)
+
+    def _report(self) -> None:
+        """One turn: ask, write what is due, and stop for a training loop that does not."""
+        state, desired = self._store.signal(self._run_id, self._attempt)
+        if state not in ("running", "interrupted"):
+            self._leave(f"Run #{self._run_id} is {state}; there is nothing to do.", 0)
+        if desired == "stopped":
+            self._stop()
+        moment = time.monotonic()
+        if self._stop_since is not None and moment - self._stop_since >= GRACE_SECONDS:
+            snapshot = self._weights.snapshot(close=True) if self._weights else None
+            self._forced_at = moment
+            self._finish("stopped", snapshot)
+            if snapshot is None:
+                self._leave("Stopped before the first step.", 0)
+        elif moment - self._flushed_at >= FLUSH_SECONDS:
+            self._flush()
+        self._failing_since, self._pause = None, POLL_SECONDS
+
+    def _stop(self) -> None:
+        if self._stop_since is None:
+            self._stop_since = time.monotonic()
+
+    def _flush(self) -> None:
+        moment = time.monotonic()
+        with self._pending:
+            rows, notes, snapshot = list(self._rows), dict(self._notes), self._snapshot
+        if notes:
+            self._store.note(self._run_id, self._attempt, **notes)
+        if rows or snapshot:
+            checkpoint = self._checkpoint(snapshot)
+            self._store.add_metrics(
+                self._run_id, rows, attempt=self._attempt, checkpoint=checkpoint
+            )
+            if checkpoint is not None:
+                self._writing_seconds = time.monotonic() - moment
+        else:
+            self._store.heartbeat(self._run_id, self._attempt)
+        with self._pending:
+            self._written(rows, snapshot)
+            if self._notes == notes:
+                self._notes, self._flushed_at = {}, moment
+
+    def _finish(self, state: str, snapshot: Snapshot | None, **facts: Any) -> None:
+        with self._pending:
+            rows, notes = list(self._rows), dict(self._notes)
+            snapshot = snapshot or self._snapshot
+        notes.pop("phase", None)
+        if notes:
+            self._store.note(self._run_id, self._attempt, **notes)
+        self._store.transition(
+            self._run_id,
+            state,
+            attempt=self._attempt,
+            rows=rows,
+            checkpoint=self._checkpoint(snapshot),
+            **facts,
+        )
+        self.state, self.final = state, snapshot
+        with self._pending:
+            self._written(rows, snapshot)
+
+    def _written(self, rows: list[MetricRow], snapshot: Snapshot | None) -> None:
+        del self._rows[: len(rows)]
+        if self._snapshot is snapshot:
+            self._snapshot = None
+
+    def _checkpoint(self, snapshot: Snapshot | None) -> Checkpoint | None:
+        if snapshot is None:
+            return None
+        from safetensors.torch import save
+
+        return Checkpoint(snapshot.step, snapshot.epoch, save(snapshot.tensors), self._info)
+
+    def _failed(self, error: StoreError) -> None:
+        """Wait longer for the store the longer it fails; in the end give up."""
+        if isinstance(error, ClaimLost | RunNotFound):
+            self._leave(f"{error} Nothing more is written.", 0)
+        moment = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = moment
+            print(f"{error} The metrics wait in memory.", file=sys.stderr, flush=True)
+        if moment - self._failing_since > PATIENCE_SECONDS.get(error.reason, PATIENCE_DEFAULT):
+            self._leave(f"{error} This worker gives up.", 4)
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+    def _leave(self, why: str, code: int) -> NoReturn:
+        """End the process from here: the training thread may be deep in a step."""
+        print(why, file=sys.stderr, flush=True)
+        leave_run(self._store, self._run_id, self._attempt)
+        sys.stdout.flush()
+        os._exit(code)
+
+
+# --- the work ---------------------------------------------------------------------------------
+
+
+def work_on(
+    store: RunStore,
+    run_id: int,
+    attempt: int,
+    on_event: Callable[[StepEvent | EpochEvent], None] | None = None,
+) -> Reporter:
+    """Train the run that was claimed as `attempt`, measure it, and record everything.
+
+    Args:
+        on_event: called with every event of `fit`, in this thread.
+
+    Returns:
+        the reporter, whose `state` is the final one ("failed" included).
+    """
+    reporter = Reporter(store, run_id, attempt)
+    with reporter.reporting():
+        job = None
+        try:
+            job = _Job(store, store.get(run_id), attempt, reporter)
+            job.train(on_event)
+        except Exception as error:
+            reporter.trouble = traceback.format_exc()
+            reporter.end("failed", None, error=sentence_of(error), log=reporter.trouble)
+        if job is not None and reporter.state != "failed":
+            try:
+                job.measure()
+            except Exception:  # the run itself is safe; the log says why its figures are missing
+                reporter.trouble = traceback.format_exc()
+    return reporter
+
+
+class _Job:
+    """A run with its network and data in memory."""
+
+    def __init__(self, store: RunStore, run: Run, attempt: int, reporter: Reporter) -> None:
+        self._store, self._run, self._attempt, self._reporter = store, run, attempt, reporter
+        if run.network is None or run.train is None:
+            raise ConfigError(run.problem or "the run cannot be read.")
+        self.network: NiNConfig = run.network
+        self.config: TrainConfig = run.train
+        check_dataset(self.network, run.dataset)
+
+        reporter.note(phase="loading PyTorch")
+        import torch
+
+        from .data import load_dataset
+        from .model import build_nin
+        from .training import choose_device, choose_threads
+
+        # Before the first operation: PyTorch's pool keeps the size it starts with.
+        running = len(store.list_runs(states=["running"]))
+        self.threads = choose_threads(
+            self.network, self.config.batch_size, available_cores(), running
+        )
+        torch.set_num_threads(self.threads)
+        self.device = choose_device()
+        reporter.note(phase="loading data", threads=self.threads, device=str(self.device))
+        self.dataset: Dataset = load_dataset(run.dataset, progress=self._progress)
+        reporter.note(phase="initialising")
+        self.model: nn.Module = build_nin(self.network)
+
+    def _progress(self, sentence: str, fraction: float) -> None:
+        self._reporter.note(phase=f"{sentence} ({fraction:.0%})")
+
+    def train(self, on_event: Callable[[StepEvent | EpochEvent], None] | None) -> None:
+        """Fit the network and write the final state."""
+        import torch
+
+        from .training import EpochEvent, fit
+
+        reporter = self._reporter
+        weights = Weights(self.model, lambda: reporter.note(phase=PHASE_TRAINING))
+        info = {
+            "threads": self.threads,
+            "device": str(self.device),
+            "torch": torch.__version__,
+        }
+        reporter.watch(weights, info)
+        test_size = len(self.dataset.test_labels)
+        total = None
+        event = None
+        try:
+            for event in fit(
+                self.model,
+                self.dataset,
+                self.config,
+                network=self.network,
+                device=self.device,
+                should_stop=reporter.should_stop,
+            ):
+                if event.total_steps != total:
+                    total = event.total_steps
+                    reporter.note(total_steps=total)
+                weights.epoch = event.epoch
+                reporter.add(_row(event, test_size))
+                if isinstance(event, EpochEvent) or reporter.checkpoint_due():
+                    reporter.keep(weights.snapshot())
+                if on_event is not None:
+                    on_event(event)
+        except Stopped:
+            pass
+        finally:
+            weights.release()
+        complete = isinstance(event, EpochEvent) and event.step >= event.total_steps
+        reporter.end(
+            "finished" if complete else "stopped",
+            weights.snapshot(),
+            phase="measuring the test set",
+        )
+
+    def measure(self) -> None:
+        """Store the logits on the test set, and why the run did not learn if it did not."""
+        from .evaluation import pack_logits
+        from .training import diagnose, evaluate
+
+        reporter, store, run_id = self._reporter, self._store, self._run.id
+        if reporter.final is None:
+            return
+        self.model.load_state_dict(reporter.final.tensors)
+        images, labels = self.dataset.test_images, self.dataset.test_labels
+        how: dict[str, Any] = {
+            "network": self.network,
+            "mean": self.dataset.mean if self.config.standardize else None,
+            "std": self.dataset.std if self.config.standardize else None,
+            "device": self.device,
+        }
+        probe = slice(PROBE_IMAGES)
+        diagnosis = diagnose(self.model, images[probe], labels[probe], **how)
+        if diagnosis is not None:
+            store.note(run_id, self._attempt, diagnosis=diagnosis.sentence)
+        # A finished run takes the time it needs, unless it is told to stop meanwhile.
+        seconds = EVALUATION_SECONDS if reporter.state == "stopped" else math.inf
+        deadline, signals = time.monotonic() + seconds, reporter.signals
+        result = evaluate(
+            self.model,
+            images,
+            labels,
+            **how,
+            should_stop=lambda: time.monotonic() > deadline or reporter.signals > signals,
+        )
+        if len(result.logits):
+            store.save_evaluation(
+                run_id,
+                pack_logits(result.logits.numpy()),
+                images=len(result.logits),
+                classes=self.network.num_classes,
+                step=reporter.final.step,
+                loss=result.loss,
+                accuracy=result.accuracy,
+                attempt=self._attempt,
+            )
+
+
+def _row(event: StepEvent | EpochEvent, test_size: int) -> MetricRow:
+    """A point of the curves from an event; an epoch's test figures are of the whole test set."""
+    from .training import EpochEvent
+
+    epoch = isinstance(event, EpochEvent)
+    return MetricRow(
+        kind="epoch" if epoch else "step",
+        epoch=event.epoch,
+        step=event.step,
+        seconds=event.seconds,
+        train_loss=event.train_loss,
+        train_accuracy=event.train_accuracy,
+        test_loss=event.test_loss,
+        test_accuracy=event.test_accuracy,
+        test_examples=test_size if epoch else event.test_examples,
+        learning_rate=event.learning_rate,
+        examples_per_second=event.examples_per_second,
+    )
+
+
+def sentence_of(error: BaseException) -> str:
+    """One sentence for what went wrong in a run; the traceback is for its log."""
+    text = " ".join(str(error).split())
+    # PyTorch's allocators raise plain RuntimeErrors on the CPU.
+    if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
+        return "Memory ran out; a smaller batch size or narrower blocks would help."
+    if isinstance(error, ValueError | StoreError) or type(error).__name__ == "DivergedError":
+        return text[:1].upper() + text[1:]
+    return f"{type(error).__name__}: {text[:300] or 'no message'}"
+
+
+# --- the process ------------------------------------------------------------------------------
+
+
+def lower_priority() -> None:
+    """Let pages go first; workers only use what is left of the cores."""
+    if hasattr(os, "setpriority") and os.getpriority(os.PRIO_PROCESS, 0) < NICENESS:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+
+
+def leave_run(store: RunStore, run_id: int, attempt: int, log: str = "") -> None:
+    """Free the run's slot, and keep this process's log file (or `log` without one) in the store."""
+    path = log_path(store, run_id)
+    with suppress(StoreError):
+        store.release(run_id, attempt, log=read_tail(path) or log or None)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Train the run of that number, if it is still waiting for a worker."""
+    parent = os.getppid()
+    if len(arguments) != 1 or not arguments[0].isdecimal():
+        print("usage: python -m nin_core.worker RUN_ID", file=sys.stderr)
+        return 2
+    run_id = int(arguments[0])
+    try:
+        store = RunStore(create=False)
+        attempt = store.claim(run_id, this_worker())
+    except StoreError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if attempt is None:
+        print(f"Run #{run_id} does not wait for a worker (any more).", file=sys.stderr)
+        return 0
+    lower_priority()
+    faulthandler.enable()  # a crash inside PyTorch leaves its trace in the log
+    reporter = work_on(store, run_id, attempt)
+    print(reporter.trouble, end="", file=sys.stderr, flush=True)
+    leave_run(store, run_id, attempt, reporter.trouble)
+    # The process that started this one moves the queue on when it ends. Without it:
+    if os.getppid() != parent:
+        with suppress(StoreError):
+            advance(store)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,457 @@
+"""The queue and its worker processes: real ones on the generated shapes, and every early end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nin_core import PRESETS, ConfigError, jobs, worker
+from nin_core.evaluation import confusion_matrix, read_logits
+from nin_core.jobs import advance, is_alive, log_path, start_run, stop_run, this_host, this_worker
+from nin_core.recipes import RECIPES
+from nin_core.store import Run, RunStore, StoreError, WorkerId, now
+
+# Small enough for one thread and a few milliseconds a step.
+NETWORK = PRESETS["nin-28"].with_widths((6, 8, 8))
+SHORT = RECIPES["fast"].configure(NETWORK, subset=640)
+LONG = RECIPES["fast"].configure(NETWORK, epochs=500)
+
+
+def wait_for(found: Callable[[], Any], what: str, seconds: float = 180) -> Any:
+    """Ask until there is an answer; the limit only keeps a broken test from hanging."""
+    deadline = time.monotonic() + seconds
+    while not (answer := found()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited in vain for {what}")
+        time.sleep(0.02)
+    return answer
+
+
+def wait_state(store: RunStore, run_id: int, *states: str) -> Run:
+    def found() -> Run | None:
+        run = store.get(run_id)
+        if run.state == "failed" and "failed" not in states:
+            pytest.fail(f"{run.error}\n{store.log(run_id)}")
+        return run if run.state in states else None
+
+    return wait_for(found, f"run {run_id} to become {' or '.join(states)}")
+
+
+def wait_free(store: RunStore, run_id: int) -> Run:
+    """The run once no process is on it."""
+    return wait_for(
+        lambda: (run := store.get(run_id)).worker is None and not run.active and run,
+        f"the worker of run {run_id} to end",
+    )
+
+
+def change(store: RunStore, run_id: int, **values: Any) -> None:
+    with store._write() as connection:
+        assert store._update(connection, run_id, values)
+
+
+@pytest.fixture
+def fake_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes every worker process run the given shell script instead."""
+
+    def make(script: str) -> None:
+        path = tmp_path / "fake-worker"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(path))
+
+    return make
+
+
+# --- real worker processes --------------------------------------------------------------------
+
+
+def test_a_run_from_start_to_evaluation(store):
+    from safetensors.torch import load
+
+    from nin_core.data import load_dataset
+    from nin_core.model import build_nin
+    from nin_core.training import evaluate
+
+    run_id = start_run(store, NETWORK, SHORT, "shapes")
+    assert wait_for(lambda: store.get(run_id).worker_pid, "a process") > 0
+    run = wait_state(store, run_id, "finished")
+    assert run.step == run.total_steps == 10
+    assert (run.threads, run.device, run.error) == (1, "cpu", None)
+    rows = store.metrics(run_id)
+    assert [row.kind for row in rows][-1] == "epoch"
+    assert rows[-1].test_examples == 1000
+    run = wait_free(store, run_id)
+    checkpoint = store.load_checkpoint(run_id)
+    assert (checkpoint.step, checkpoint.info["threads"]) == (10, 1)
+    # What is stored is what was trained: the same weights give the stored figures again.
+    dataset = load_dataset("shapes")
+    model = build_nin(NETWORK)
+    model.load_state_dict(load(checkpoint.blob))
+    images, labels = dataset.test_images, dataset.test_labels
+    again = evaluate(model, images, labels, network=NETWORK, mean=dataset.mean, std=dataset.std)
+    stored = store.load_evaluation(run_id)
+    logits = read_logits(stored.logits, stored.images, stored.classes)
+    assert (stored.images, stored.step) == (1000, 10)
+    assert again.accuracy == pytest.approx(run.test_accuracy, abs=0.002)
+    right = np.trace(confusion_matrix(logits, labels.numpy()))
+    assert right / 1000 == pytest.approx(stored.accuracy, abs=0.002)
+    wait_for(lambda: not log_path(store, run_id).exists(), "the log file to go")
+
+
+def test_a_killed_worker_is_interrupted_and_its_weights_stay(store):
+    run_id = start_run(store, NETWORK, LONG, "shapes")
+    run = wait_for(lambda: (r := store.get(run_id)).has_checkpoint and r, "a checkpoint")
+    os.kill(run.worker_pid, signal.SIGKILL)
+    run = wait_state(store, run_id, "interrupted")
+    assert "SIGKILL" in run.error
+    assert run.error.endswith(".")
+    assert run.worker is None
+    assert store.load_checkpoint(run_id).step > 0
+    assert not Path(f"/proc/{run.worker_pid}").exists()  # reaped
+
+
+def test_stop_keeps_the_weights_and_measures_them(store):
+    run_id = start_run(store, NETWORK, LONG, "shapes")
+    wait_for(lambda: store.get(run_id).step >= 1, "the first step")
+    pid = store.get(run_id).worker_pid
+    assert stop_run(store, run_id) == "running"
+    run = wait_state(store, run_id, "stopped")
+    assert run.has_checkpoint
+    assert store.load_checkpoint(run_id).step >= run.step >= 1
+    run = wait_free(store, run_id)
+    assert run.has_evaluation
+    wait_for(lambda: not Path(f"/proc/{pid}").exists(), "the process to be reaped")
+
+
+def test_sigterm_is_a_stop(store):
+    run_id = start_run(store, NETWORK, LONG, "shapes")
+    run = wait_for(lambda: (r := store.get(run_id)).step and r, "the first step")
+    os.kill(run.worker_pid, signal.SIGTERM)
+    assert wait_state(store, run_id, "stopped").has_checkpoint
+
+
+def test_a_worker_whose_database_is_gone_ends_by_itself(store):
+    run_id = start_run(store, NETWORK, LONG, "shapes")
+    run = wait_for(lambda: (r := store.get(run_id)).step and r, "the first step")
+    for path in store.path.parent.glob("runs.db*"):
+        if path.is_file():
+            path.unlink()
+    process = WorkerId(run.worker_host, run.worker_pid, run.worker_mark)
+    wait_for(lambda: is_alive(process) is False, "the worker to give up")
+
+
+def test_a_second_worker_for_a_run_leaves_it_alone(store):
+    run_id = store.create(NETWORK, SHORT, "shapes")
+    assert store.claim(run_id, this_worker()) == 1
+    done = subprocess.run(
+        [sys.executable, "-m", "nin_core.worker", str(run_id)],
+        cwd=jobs.PROJECT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert "does not wait for a worker" in done.stderr
+    assert store.get(run_id).attempt == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["x"], ["1", "2"], ["999"]])
+def test_a_worker_without_a_run_says_so(store, arguments, capsys):
+    assert worker.main(arguments) == 2
+    assert capsys.readouterr().err.strip()
+
+
+# --- the work, in this process ----------------------------------------------------------------
+
+
+class Work:
+    """`work_on` in a thread of this process."""
+
+    def __init__(self, store: RunStore, train=LONG, network=NETWORK) -> None:
+        self.store = store
+        self.run_id = store.create(network, train, "shapes", worker=this_worker())
+        self.attempt = store.claim(self.run_id, this_worker())
+        self.events: list[Any] = []
+        self.reporter: worker.Reporter | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        self.reporter = worker.work_on(self.store, self.run_id, self.attempt, self.events.append)
+
+    def join(self) -> Run:
+        self._thread.join(180)
+        assert not self._thread.is_alive()
+        return self.store.get(self.run_id)
+
+
+def test_a_stop_does_not_wait_for_the_step(store, monkeypatch):
+    """The third step blocks; the run is stopped all the same, with the weights of the second."""
+    import torch
+    from safetensors.torch import load
+
+    from nin_core import model as model_module
+
+    build = model_module.build_nin
+    blocked, go = threading.Event(), threading.Event()
+    built = []
+
+    def build_blocking(network):
+        model = build(network)
+        forwards = 0
+
+        def before(module, inputs):
+            nonlocal forwards
+            if module.training:
+                forwards += 1
+                if forwards == 3:
+                    # Batch norm of the first block has seen the third batch by then.
+                    blocked.set()
+                    assert go.wait(120)
+
+        model.block2.register_forward_pre_hook(before)
+        built.append(model)
+        return model
+
+    monkeypatch.setattr(model_module, "build_nin", build_blocking)
+    after_second = {}
+    update = torch.optim.SGD.step
+
+    def step(self, *args, **kwargs):
+        result = update(self, *args, **kwargs)
+        state = built[0].state_dict()
+        after_second.update({name: tensor.clone() for name, tensor in state.items()})
+        return result
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    work = Work(store)
+    assert blocked.wait(120)
+    store.request_stop(work.run_id)
+    run = wait_state(store, work.run_id, "stopped")
+    assert not go.is_set()
+    checkpoint = store.load_checkpoint(work.run_id)
+    assert checkpoint.step == 2
+    weights = load(checkpoint.blob)
+    assert weights.keys() == after_second.keys()
+    assert all(torch.equal(weights[name], after_second[name]) for name in weights)
+    go.set()
+    run = work.join()
+    assert run.has_evaluation
+    assert store.load_evaluation(work.run_id).step == 2
+    assert all(event.step <= 2 for event in work.events)
+    assert store.load_checkpoint(work.run_id).step == 2
+
+
+def test_metrics_wait_for_a_store_that_fails_for_a_while(store, monkeypatch):
+    write = store.add_metrics
+    failures = [True] * 2
+    written = threading.Event()
+
+    def flaky(*args, **kwargs):
+        if failures:
+            failures.pop()
+            raise StoreError("The run store is locked.", "locked")
+        write(*args, **kwargs)
+        written.set()
+
+    monkeypatch.setattr(store, "add_metrics", flaky)
+    work = Work(store)
+    assert written.wait(180)
+    store.request_stop(work.run_id)
+    assert work.join().state == "stopped"
+    assert not failures
+    rows = store.metrics(work.run_id)
+    assert [(row.step, row.train_loss) for row in rows] == [
+        (event.step, event.train_loss) for event in work.events
+    ]
+
+
+def test_an_end_is_written_as_soon_as_the_store_can(store, monkeypatch):
+    write = store.transition
+    failures = iter([True] * 2)
+
+    def flaky(*args, **kwargs):
+        if next(failures, False):
+            raise StoreError("The run store is locked.", "locked")
+        return write(*args, **kwargs)
+
+    monkeypatch.setattr(store, "transition", flaky)
+    work = Work(store, SHORT)
+    assert work.join().state == "finished"
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (RuntimeError("boom\n  twice"), "RuntimeError: boom twice"),
+        (MemoryError(), "Memory ran out"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "Memory ran out"),
+        (ConfigError("momentum is 2; 0.9 would work."), "Momentum is 2; 0.9 would work."),
+    ],
+)
+def test_a_failure_is_a_sentence_and_a_log(store, monkeypatch, error, sentence):
+    from nin_core import training
+
+    def fit(*args, **kwargs):
+        raise error
+        yield
+
+    monkeypatch.setattr(training, "fit", fit)
+    run = Work(store, SHORT).join()
+    assert run.state == "failed"
+    assert run.error.startswith(sentence)
+    assert "Traceback" in store.log(run.id)
+    assert not run.has_checkpoint
+
+
+def test_a_run_that_does_not_learn_gets_a_diagnosis(store):
+    network = replace(NETWORK, batch_norm=False, final_relu=True)
+    train = RECIPES["fast"].configure(network, subset=64, learning_rate=1e-6)
+    run = Work(store, train, network).join()
+    assert run.state == "finished"
+    assert "ln(10)" in run.diagnosis
+
+
+def test_a_run_of_another_version_fails_in_a_sentence(store):
+    run_id = store.create(NETWORK, SHORT, "shapes", worker=this_worker())
+    attempt = store.claim(run_id, this_worker())
+    change(store, run_id, train='{"recipe": "from the future"}')
+    worker.work_on(store, run_id, attempt)
+    run = store.get(run_id)
+    assert run.state == "failed"
+    assert "cannot read" in run.error
+
+
+# --- settling and starting, without training --------------------------------------------------
+
+
+def test_a_worker_that_ends_before_it_begins_fails_its_run_once(store, fake_worker):
+    fake_worker("echo 'Traceback:'; echo 'ModuleNotFoundError: No module named torch'; exit 3")
+    ids = [store.create(NETWORK, SHORT, "shapes") for _ in range(4)]
+    advance(store, slots=1)
+    # The queue moves on by itself, without anyone asking again.
+    for run_id in ids:
+        run = wait_state(store, run_id, "failed")
+        assert "exit code 3" in run.error
+        assert "No module named torch." in run.error
+        assert (run.spawns, run.worker) == (1, None)
+        assert "Traceback:" in store.log(run_id)
+    assert not list(log_path(store, 1).parent.iterdir())
+
+
+def test_a_program_that_cannot_be_started(store, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/does/not/exist")
+    run_id = start_run(store, NETWORK, SHORT, "shapes")
+    run = store.get(run_id)
+    assert run.state == "failed"
+    assert "could be started" in run.error
+
+
+def test_two_servers_start_no_run_twice(store, monkeypatch):
+    ids = [store.create(NETWORK, SHORT, "shapes") for _ in range(6)]
+    started: list[int] = []
+    monkeypatch.setattr(jobs, "_start_worker", lambda store, run_id: started.append(run_id) or True)
+    servers = [
+        threading.Thread(target=advance, args=(RunStore(store.url),), kwargs={"slots": 4})
+        for _ in range(5)
+    ]
+    for server in servers:
+        server.start()
+    for server in servers:
+        server.join()
+    assert sorted(started) == ids[:4]
+
+
+def test_a_living_worker_keeps_its_run_however_silent(store):
+    run_id = store.create(NETWORK, SHORT, "shapes")
+    store.claim(run_id, this_worker())
+    change(store, run_id, heartbeat_at=now() - timedelta(hours=1))
+    advance(store, slots=0)
+    assert store.get(run_id).state == "running"
+
+
+@pytest.mark.parametrize(("seconds", "state"), [(1, "running"), (11, "interrupted")])
+def test_another_hosts_worker_is_judged_by_its_heartbeat(store, seconds, state):
+    run_id = store.create(NETWORK, SHORT, "shapes")
+    store.claim(run_id, WorkerId("elsewhere/1", os.getpid(), ""))
+    change(store, run_id, heartbeat_at=now() - timedelta(seconds=seconds))
+    advance(store, slots=0)
+    assert store.get(run_id).state == state
+
+
+def test_a_reused_pid_is_not_the_worker(store):
+    me = this_worker()
+    assert is_alive(me) is True
+    assert is_alive(replace(me, mark="1")) is False
+    assert is_alive(replace(me, host="elsewhere/1")) is None
+    run_id = store.create(NETWORK, SHORT, "shapes")
+    store.claim(run_id, replace(me, mark="1"))
+    advance(store, slots=0)
+    assert store.get(run_id).state == "interrupted"
+
+
+def test_a_zombie_is_dead():
+    child = subprocess.Popen(["/bin/true"])
+    try:
+        wait_for(
+            lambda: is_alive(WorkerId(this_host(), child.pid)) is False, "the child to be a zombie"
+        )
+        assert Path(f"/proc/{child.pid}").exists()
+    finally:
+        child.wait()
+
+
+def test_a_reservation_nobody_followed_up_waits_again_but_not_for_ever(store):
+    run_id = store.create(NETWORK, SHORT, "shapes")
+    for spawn in range(1, jobs.MAX_SPAWNS + 1):
+        assert store.reserve(1, this_host()) == run_id
+        advance(store, slots=0)
+        assert store.get(run_id).worker is not None  # it may still come
+        change(store, run_id, heartbeat_at=now() - timedelta(seconds=jobs.START_SECONDS + 1))
+        advance(store, slots=0)
+        expected = "queued" if spawn < jobs.MAX_SPAWNS else "failed"
+        assert (store.get(run_id).state, store.get(run_id).worker) == (expected, None)
+
+
+@pytest.mark.parametrize("loading", [True, False])
+def test_a_worker_that_ignores_a_stop_is_killed(store, fake_worker, loading):
+    fake_worker("exec sleep 600")
+    run_id = start_run(store, NETWORK, SHORT, "shapes")
+    pid = wait_for(lambda: store.get(run_id).worker_pid, "a process")
+    attempt = store.claim(run_id, store.get(run_id).worker)
+    store.note(run_id, attempt, phase="loading PyTorch" if loading else "training")
+    assert stop_run(store, run_id) == ("stopped" if loading else "running")
+    assert Path(f"/proc/{pid}").exists()
+    change(store, run_id, desired_at=now() - timedelta(seconds=jobs.STOP_SECONDS + 1))
+    advance(store, slots=0)
+    run = wait_for(lambda: (r := store.get(run_id)).worker is None and r, "its end")
+    assert run.state == ("stopped" if loading else "interrupted")
+
+
+def test_a_run_that_cannot_work_is_refused_before_it_is_made(store):
+    with pytest.raises(ConfigError, match="no data set 'imagenet'"):
+        start_run(store, NETWORK, SHORT, "imagenet")
+    last = replace(NETWORK.blocks[-1], channels=(8, 8, 5))
+    five = replace(NETWORK, num_classes=5, blocks=(*NETWORK.blocks[:-1], last))
+    with pytest.raises(ConfigError, match="10 would work"):
+        start_run(store, five, RECIPES["fast"].configure(five), "shapes")
+    assert store.list_runs() == []
+
+
+def test_nothing_to_do_writes_nothing(store, monkeypatch):
+    run_id = store.create(NETWORK, SHORT, "shapes")
+    store.claim(run_id, this_worker())
+    monkeypatch.setattr(store, "_write", lambda: pytest.fail("it wrote"))
+    assert advance(store) == []

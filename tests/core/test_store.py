@@ -1,0 +1,580 @@
+"""The run store: a run's life, incremental reading, claims, and every way a database can fail."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from nin_core import PRESETS, database
+from nin_core import store as store_module
+from nin_core.recipes import RECIPES
+from nin_core.store import (
+    STATES,
+    TRANSITIONS,
+    Checkpoint,
+    ClaimLost,
+    MetricRow,
+    RunNotFound,
+    RunStore,
+    StateError,
+    StoreError,
+    WorkerId,
+)
+
+NETWORK = PRESETS["nin-slim-128"]
+TRAIN = RECIPES["fast"].configure(NETWORK)
+WORKER = WorkerId("here/1", 4711, "99")
+
+
+def new_run(store: RunStore, **changes) -> int:
+    return store.create(NETWORK, TRAIN, "shapes", **changes)
+
+
+def running(store: RunStore) -> tuple[int, int]:
+    run_id = new_run(store)
+    attempt = store.claim(run_id, WORKER)
+    assert attempt is not None
+    return run_id, attempt
+
+
+def step_row(step: int, **values) -> MetricRow:
+    return MetricRow("step", 1, step, step / 10, **{"train_loss": 2.0, **values})
+
+
+# --- a run's life -----------------------------------------------------------------------------
+
+
+def test_a_new_run_is_queued_and_comes_back_whole(store):
+    run = store.get(new_run(store))
+    assert (run.state, run.desired_state, run.attempt) == ("queued", "running", 0)
+    assert run.name == "nin-slim-128 · fast · seed 0"
+    assert run.network == NETWORK
+    assert run.train == TRAIN
+    assert run.problem is None
+    assert (run.progress, run.seconds_left, run.worker) == (0.0, None, None)
+    assert run.created_at.tzinfo is UTC
+    assert abs(datetime.now(UTC) - run.created_at) < timedelta(minutes=1)
+
+
+def test_a_network_of_ones_own_is_named_by_its_widths(store):
+    network = NETWORK.with_widths((8, 16, 32))
+    run_id = store.create(network, TRAIN, "shapes")
+    assert store.get(run_id).name == "NiN 8-16-32 @ 128 px · fast · seed 0"
+
+
+def test_from_claim_to_the_end(store):
+    run_id, attempt = running(store)
+    run = store.get(run_id)
+    assert (run.state, run.attempt, run.worker) == ("running", 1, WORKER)
+    assert run.started_at is not None
+    store.note(run_id, attempt, phase="training", threads=1, device="cpu", total_steps=100)
+    store.add_metrics(run_id, [step_row(25)], attempt=attempt)
+    run = store.get(run_id)
+    assert (run.phase, run.threads, run.device, run.progress) == ("training", 1, "cpu", 0.25)
+    assert run.seconds_left == pytest.approx(7.5)
+    store.transition(
+        run_id,
+        "finished",
+        attempt=attempt,
+        rows=[MetricRow("epoch", 1, 100, 10.0, 0.5, 0.8, 0.6, 0.75, 1000, 0.1, 3000.0)],
+        checkpoint=Checkpoint(100, 1, b"weights", {"threads": 1}),
+        phase="measuring",
+    )
+    run = store.get(run_id)
+    assert (run.state, run.phase, run.step, run.test_accuracy) == (
+        "finished",
+        "measuring",
+        100,
+        0.75,
+    )
+    assert run.ended_at is not None
+    assert run.has_checkpoint
+    assert not run.has_evaluation
+    store.release(run_id, attempt, log="all went well")
+    run = store.get(run_id)
+    assert (run.phase, run.worker) == (None, None)
+    assert store.log(run_id) == "all went well"
+
+
+@pytest.mark.parametrize("source", STATES)
+@pytest.mark.parametrize("target", STATES)
+def test_only_the_transitions_of_the_table_happen(store, source, target):
+    run_id = new_run(store)
+    with store._write() as connection:
+        store._update(connection, run_id, {"state": source})
+    if target in TRANSITIONS[source]:
+        store.transition(run_id, target)
+        assert store.get(run_id).state == target
+    else:
+        with pytest.raises(StateError, match=f"is {source}"):
+            store.transition(run_id, target)
+        assert store.get(run_id).state == source
+
+
+def test_a_forbidden_transition_writes_nothing_at_all(store):
+    run_id, attempt = running(store)
+    store.transition(run_id, "finished", attempt=attempt)
+    with pytest.raises(StoreError):
+        store.transition(run_id, "failed", rows=[step_row(3)], checkpoint=Checkpoint(1, 1, b"x"))
+    assert store.metrics(run_id) == []
+    assert store.load_checkpoint(run_id) is None
+
+
+def test_stop_before_training_is_immediate_and_later_a_wish(store):
+    waiting = new_run(store)
+    assert store.request_stop(waiting) == "stopped"
+    assert store.claim(waiting, WORKER) is None
+    loading, attempt = running(store)
+    store.note(loading, attempt, phase="loading PyTorch")
+    assert store.request_stop(loading) == "stopped"
+    with pytest.raises(ClaimLost):
+        store.add_metrics(loading, [step_row(1)], attempt=attempt)
+    training, attempt = running(store)
+    store.note(training, attempt, phase="training")
+    assert store.request_stop(training) == "running"
+    assert store.desired_state(training) == "stopped"
+    assert store.signal(training, attempt) == ("running", "stopped")
+    asked = store.get(training).desired_at
+    store.request_stop(training)
+    assert store.get(training).desired_at == asked  # asking twice does not start the clock again
+    store.transition(training, "stopped", attempt=attempt)
+    assert store.request_stop(training) == "stopped"
+
+
+def test_a_sleeping_worker_takes_its_run_back_but_not_from_another(store):
+    run_id, attempt = running(store)
+    assert store.lose(store.get(run_id), "It was silent.")
+    run = store.get(run_id)
+    assert (run.state, run.error, run.worker) == ("interrupted", "It was silent.", None)
+    store.add_metrics(run_id, [step_row(5)], attempt=attempt)
+    run = store.get(run_id)
+    assert (run.state, run.error, run.step) == ("running", None, 5)
+    with store._write() as connection:  # as if claimed again meanwhile
+        store._update(connection, run_id, {"attempt": attempt + 1})
+    for write in (
+        lambda: store.heartbeat(run_id, attempt),
+        lambda: store.add_metrics(run_id, [step_row(6)], attempt=attempt),
+        lambda: store.note(run_id, attempt, phase="x"),
+        lambda: store.signal(run_id, attempt),
+        lambda: store.transition(run_id, "finished", attempt=attempt),
+        lambda: store.save_evaluation(run_id, b"", images=0, classes=2, attempt=attempt),
+    ):
+        with pytest.raises(ClaimLost):
+            write()
+    store.release(run_id, attempt)
+    assert len(store.metrics(run_id)) == 1
+
+
+def test_names_are_cleaned_and_bounded(store):
+    run_id = new_run(store, name="  two\n\x00 words ")
+    assert store.get(run_id).name == "two words"
+    store.rename(run_id, "ünïcode 🎈")
+    assert store.get(run_id).name == "ünïcode 🎈"
+    for bad in ("", "  \n", "x" * 101):
+        with pytest.raises(StoreError, match="1 to 100 characters"):
+            store.rename(run_id, bad)
+    with pytest.raises(RunNotFound):
+        store.rename(999, "x")
+
+
+def test_delete_takes_everything_and_not_a_run_at_work(store):
+    run_id, attempt = running(store)
+    store.add_metrics(run_id, [step_row(1)], attempt=attempt)
+    store.save_checkpoint(run_id, 1, 1, b"w")
+    store.save_evaluation(run_id, b"\0\0", images=1, classes=1)
+    with pytest.raises(StateError, match="stop it"):
+        store.delete(run_id)
+    store.transition(run_id, "failed", attempt=attempt, error="x")
+    store.delete(run_id)
+    with pytest.raises(RunNotFound, match=f"#{run_id}"):
+        store.get(run_id)
+    with sqlite3.connect(store.path) as raw:
+        for table in ("metrics", "checkpoints", "evaluations"):
+            assert raw.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    assert new_run(store) > run_id  # its number is not given again
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s: s.get(7),
+        lambda s: s.log(7),
+        lambda s: s.delete(7),
+        lambda s: s.claim(7, WORKER),
+        lambda s: s.request_stop(7),
+        lambda s: s.desired_state(7),
+        lambda s: s.transition(7, "failed"),
+        lambda s: s.add_metrics(7, [step_row(1)]),
+        lambda s: s.add_metrics(7, []),
+        lambda s: s.note(7, phase="x"),
+        lambda s: s.save_checkpoint(7, 1, 1, b""),
+        lambda s: s.save_evaluation(7, b"", images=0, classes=2),
+    ],
+)
+def test_an_unknown_run_is_said_to_be_unknown(store, call):
+    with pytest.raises(RunNotFound, match="no run #7"):
+        call(store)
+
+
+# --- metrics, weights, evaluations ------------------------------------------------------------
+
+
+def test_metrics_are_read_on_from_where_one_was(store):
+    first, second = new_run(store), new_run(store)
+    store.add_metrics(first, [step_row(1), step_row(2, test_loss=1.0, test_accuracy=0.5)])
+    store.add_metrics(second, [step_row(1)])
+    rows = store.metrics(first)
+    assert [row.step for row in rows] == [1, 2]
+    assert rows[1].test_accuracy == 0.5
+    store.add_metrics(first, [step_row(3)])
+    assert [row.step for row in store.metrics(first, after_id=rows[-1].id)] == [3]
+    assert store.metrics(first, after_id=10**9) == []
+    assert store.metrics(999) == []
+    run = store.get(first)
+    assert (run.step, run.test_accuracy) == (3, 0.5)  # the latest test stays
+
+
+def test_figures_that_are_not_finite_become_none(store):
+    run_id = new_run(store)
+    bad = MetricRow("step", 1, 1, 0.1, float("nan"), 0.1, float("inf"), 0.1, 10, 0.1, 5.0)
+    store.add_metrics(run_id, [bad])
+    (row,) = store.metrics(run_id)
+    assert (row.train_loss, row.test_loss, row.train_accuracy) == (None, None, 0.1)
+    assert store.get(run_id).train_loss is None
+
+
+def test_the_latest_weights_replace_the_earlier(store):
+    run_id = new_run(store)
+    other = new_run(store)
+    assert store.load_checkpoint(run_id) is None
+    store.save_checkpoint(run_id, 10, 1, b"old")
+    store.save_checkpoint(run_id, 20, 2, os.urandom(300_000), {"threads": 2})
+    checkpoint = store.load_checkpoint(run_id)
+    assert (checkpoint.step, checkpoint.epoch, len(checkpoint.blob)) == (20, 2, 300_000)
+    assert checkpoint.info == {"threads": 2}
+    assert checkpoint.created_at.tzinfo is UTC
+    assert store.get(run_id).has_checkpoint
+    assert not store.get(other).has_checkpoint
+
+
+def test_an_evaluation_on_more_images_gives_the_runs_test_figures(store):
+    run_id = new_run(store)
+    store.add_metrics(run_id, [step_row(1, test_loss=1.0, test_accuracy=0.5, test_examples=100)])
+    store.save_evaluation(run_id, b"few", images=50, classes=10, loss=0.9, accuracy=0.6)
+    assert store.get(run_id).test_accuracy == 0.5
+    store.save_evaluation(run_id, b"all", images=1000, classes=10, loss=0.8, accuracy=0.7, step=4)
+    run, evaluation = store.get(run_id), store.load_evaluation(run_id)
+    assert (run.test_accuracy, run.test_examples, run.has_evaluation) == (0.7, 1000, True)
+    assert (evaluation.logits, evaluation.images, evaluation.step) == (b"all", 1000, 4)
+    assert store.load_evaluation(new_run(store)) is None
+
+
+def test_the_list_is_newest_first_and_reads_no_blobs(store):
+    ids = [new_run(store) for _ in range(5)]
+    store.save_checkpoint(ids[0], 1, 1, b"w")
+    seen: list[str] = []
+    sa.event.listen(
+        store._database._engine,
+        "before_cursor_execute",
+        lambda conn, cursor, statement, *rest: seen.append(statement),
+    )
+    assert [run.id for run in store.list_runs()] == ids[::-1]
+    assert [run.id for run in store.list_runs(limit=2)] == ids[:2:-1]
+    assert [run.id for run in store.list_runs(states=["running"])] == []
+    assert not any("blob" in s or "runs.log" in s for s in seen)
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [
+        ("network", "{not json"),
+        ("network", "[]"),
+        ("network", '{"in_channels": 1, "hologram": true}'),
+        ("train", "null"),
+        ("train", '{"recipe": "from the future"}'),
+    ],
+)
+def test_a_run_of_another_version_does_not_break_the_list(store, column, text):
+    strange, normal = new_run(store), new_run(store)
+    with sqlite3.connect(store.path) as raw:
+        raw.execute(f"UPDATE runs SET {column} = ? WHERE id = ?", (text, strange))
+    good, bad = store.list_runs()
+    assert (good.id, good.problem) == (normal, None)
+    assert getattr(bad, column) is None
+    assert bad.problem.startswith("This version cannot read the run's")
+
+
+# --- the queue --------------------------------------------------------------------------------
+
+
+def test_runs_are_reserved_in_order_while_there_are_slots(store):
+    ids = [new_run(store) for _ in range(4)]
+    assert [store.reserve(2, "h") for _ in range(3)] == [ids[0], ids[1], None]
+    busy, waiting = store.work()
+    assert ([run.id for run in busy], waiting) == (ids[:2], 2)
+    attempt = store.claim(ids[0], WorkerId("h", 1))
+    store.transition(ids[0], "finished", attempt=attempt, phase="measuring")
+    assert store.reserve(2, "h") is None  # it still measures
+    store.release(ids[0], attempt)
+    assert store.reserve(2, "h") == ids[2]
+
+
+def test_a_run_made_for_this_process_is_not_given_away(store):
+    mine = store.create(NETWORK, TRAIN, "shapes", worker=WORKER)
+    assert store.reserve(8, "h") is None
+    assert store.claim(mine, WORKER) == 1
+
+
+def test_a_worker_that_never_began_fails_its_run_or_lets_it_wait(store):
+    run_id = new_run(store)
+    store.reserve(1, "h")
+    assert store.lose(store.get(run_id), "No luck.", retry=True)
+    assert store.get(run_id).state == "queued"
+    store.reserve(1, "h")
+    store.assign(run_id, WorkerId("h", 5, "1"))
+    run = store.get(run_id)
+    assert (run.worker, run.spawns) == (WorkerId("h", 5, "1"), 2)
+    assert store.lose(run, "Gone.", "the log")
+    assert (store.get(run_id).state, store.log(run_id)) == ("failed", "the log")
+    assert not store.lose(run, "Again.")
+
+
+def test_losing_a_worker_does_not_hit_its_successor(store):
+    run_id = new_run(store)
+    store.reserve(1, "h")
+    before = store.get(run_id)
+    store.claim(run_id, WORKER)
+    assert not store.lose(before, "Gone.")
+    assert store.get(run_id).state == "running"
+
+
+def _claim(url: str, run_id: int, start, results) -> None:
+    store = RunStore(url)
+    start.wait(30)
+    results.put(store.claim(run_id, WorkerId("h", os.getpid())))
+
+
+def test_of_many_claimers_one_wins(store):
+    run_id = new_run(store)
+    context = multiprocessing.get_context("spawn")
+    start, results = context.Event(), context.Queue()
+    processes = [
+        context.Process(target=_claim, args=(store.url, run_id, start, results)) for _ in range(3)
+    ]
+    for process in processes:
+        process.start()
+    start.set()
+    found = [results.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(30)
+    assert sorted(found, key=str) == [1, None, None]
+    assert store.get(run_id).attempt == 1
+
+
+def test_threads_write_at_once_and_nothing_is_lost(store):
+    ids = [new_run(store) for _ in range(8)]
+
+    def work(run_id: int) -> None:
+        for step in range(20):
+            store.add_metrics(run_id, [step_row(step)])
+            store.list_runs()
+
+    threads = [threading.Thread(target=work, args=(run_id,)) for run_id in ids]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(len(store.metrics(run_id)) == 20 for run_id in ids)
+
+
+# --- opening, and what can go wrong -----------------------------------------------------------
+
+
+def fails(call, reason: str) -> str:
+    """The sentence with which `call` fails for that reason."""
+    with pytest.raises(StoreError) as caught:
+        call()
+    assert caught.value.reason == reason, str(caught.value)
+    sentence = str(caught.value)
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+    return sentence
+
+
+def test_the_file_and_its_folder_are_made_in_wal_mode(tmp_path):
+    store = RunStore(f"sqlite:///{tmp_path}/a b/ü?.db".replace("?", "%3F"))
+    assert store.path.is_file()
+    new_run(store)
+    with sqlite3.connect(store.path) as raw:
+        assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert raw.execute("SELECT version FROM nin_schema").fetchall() == [(1,)]
+    assert len(RunStore(store.url, create=False).list_runs()) == 1
+
+
+def test_the_url_is_made_absolute_for_workers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = RunStore("sqlite:///here.db")
+    assert store.url == f"sqlite:///{tmp_path}/here.db"
+
+
+def test_the_default_is_the_environments(tmp_path, monkeypatch):
+    monkeypatch.setenv("NIN_DATABASE_URL", f"sqlite:///{tmp_path}/env.db")
+    assert RunStore().path == tmp_path / "env.db"
+    monkeypatch.delenv("NIN_DATABASE_URL")
+    monkeypatch.setattr(store_module, "PROJECT", tmp_path / "project")
+    assert RunStore().path == tmp_path / "project" / "runs" / "nin-explorer.db"
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "sqlite://", "sqlite:///:memory:", "mongodb://x", "sqlite+nodriver:///x"]
+)
+def test_an_address_that_cannot_be_is_refused(url):
+    fails(lambda: RunStore(url), "refused")
+
+
+def test_passwords_do_not_show():
+    with pytest.raises(StoreError) as caught:
+        RunStore("postgresql+psycopg://me:hush@127.0.0.1:1/nin")
+    assert "hush" not in str(caught.value)
+
+
+def test_a_missing_file_is_not_made_for_a_worker(tmp_path):
+    url = f"sqlite:///{tmp_path}/none.db"
+    assert "does not exist" in fails(lambda: RunStore(url, create=False), "missing")
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    fails(lambda: RunStore(f"sqlite:///{tmp_path}/file/runs.db"), "unreachable")
+    fails(lambda: RunStore(f"sqlite:///{tmp_path}"), "unreachable")
+
+
+def test_a_file_that_is_no_database(tmp_path):
+    path = tmp_path / "runs.db"
+    path.write_text("Dear diary, " * 1000)
+    sentence = fails(lambda: RunStore(f"sqlite:///{path}"), "damaged")
+    assert str(path) in sentence
+    assert path.read_text().startswith("Dear diary")
+
+
+def test_a_damaged_database_says_so_while_in_use(store):
+    run_id = new_run(store)
+    store.save_checkpoint(run_id, 1, 1, os.urandom(400_000))
+    store.close()
+    size = store.path.stat().st_size
+    with store.path.open("r+b") as file:
+        file.seek(4096)
+        file.write(os.urandom(size - 4096))
+    fails(lambda: RunStore(store.url).list_runs(), "damaged")
+
+
+def test_a_database_of_another_program_is_left_alone(tmp_path):
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as raw:
+        raw.execute("CREATE TABLE runs (distance REAL)")
+    assert "another program" in fails(lambda: RunStore(f"sqlite:///{path}"), "schema")
+    with sqlite3.connect(path) as raw:
+        assert raw.execute("SELECT name FROM sqlite_master").fetchall() == [("runs",)]
+
+
+@pytest.mark.parametrize(("version", "word"), [(99, "a newer"), (0, "an older")])
+def test_another_schema_is_refused_and_not_touched(store, version, word):
+    with sqlite3.connect(store.path) as raw:
+        raw.execute("UPDATE nin_schema SET version = ?", (version,))
+    assert word in fails(lambda: RunStore(store.url), "schema")
+
+
+def test_a_locked_database(store, monkeypatch):
+    run_id = new_run(store)
+    store.close()
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.1)
+    blocker = sqlite3.connect(store.path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    try:
+        fails(lambda: store.rename(run_id, "new"), "locked")
+        assert store.get(run_id).state == "queued"  # reading goes on
+    finally:
+        blocker.execute("ROLLBACK")
+        blocker.close()
+    store.rename(run_id, "new")
+
+
+def test_a_store_that_may_not_be_written(store):
+    run_id = new_run(store)
+    with store._read() as connection:
+        connection.exec_driver_sql("PRAGMA query_only=ON")  # this pooled connection stays so
+    fails(lambda: store.rename(run_id, "new"), "readonly")
+    assert store.get(run_id).state == "queued"
+
+
+FULL_DISK = """
+import os, resource, sys
+from nin_core.store import RunStore, StoreError
+store = RunStore()
+run_id = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    store.save_checkpoint(run_id, 2, 1, os.urandom(2_000_000))
+except StoreError as error:
+    print(error.reason)
+print(store.load_checkpoint(run_id).blob.decode())
+"""
+
+
+def test_a_full_disk_keeps_the_last_weights(store):
+    """A limit on the size of files fails like a disk that is full."""
+    run_id = new_run(store)
+    store.save_checkpoint(run_id, 1, 1, b"kept")
+    limit = store.path.stat().st_size + 200_000
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(run_id), str(limit)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=store_module.PROJECT,
+    )
+    assert done.stdout.split() == ["full", "kept"]
+    assert store.load_checkpoint(run_id).blob == b"kept"
+    store.save_checkpoint(run_id, 2, 1, b"space again")
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def test_a_deleted_file_is_noticed(store):
+    run_id = new_run(store)
+    worker = RunStore(store.url, create=False)
+    for name in store.path.parent.glob("runs.db*"):
+        name.unlink()
+    assert "does not exist" in fails(lambda: worker.heartbeat(run_id, 1), "missing")
+    assert store.list_runs() == []  # the page begins a new one
+    fails(lambda: worker.heartbeat(run_id, 1), "refused")  # which the worker sees, too
+
+
+def test_a_file_put_in_its_place_is_noticed(store, tmp_path):
+    new_run(store)
+    other = RunStore(f"sqlite:///{tmp_path}/other.db")
+    other.close()
+    store.list_runs()
+    Path(tmp_path / "other.db").replace(store.path)
+    for left in ("runs.db-wal", "runs.db-shm"):
+        (tmp_path / left).unlink(missing_ok=True)
+    assert store.list_runs() == []
+
+
+def test_importing_the_store_does_not_import_torch():
+    code = "import sys, nin_core.store, nin_core.jobs; print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        cwd=store_module.PROJECT,
+    )  # fmt: skip
+    assert done.stdout.strip() == "False"
