@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ui import feature_maps, frame
+from ui import feature_maps, feature_subject, frame
 
 config = frame.begin()
 st.title("Feature maps")
@@ -13,8 +13,8 @@ st.caption(
 left, right = st.columns([3, 7], gap="large")
 with frame.guarded():
     with left:
-        subject = feature_maps.choose_network(config)
-        picture = feature_maps.choose_picture(subject)
+        subject = feature_subject.choose_network(config)
+        picture = feature_subject.choose_picture(subject)
         feature_maps.show_answer(subject, picture)
     with right:
         feature_maps.show_layer(subject, picture)

@@ -1,5 +1,16 @@
-"""home"""
+"""Home: what Network in Network is, where to go, and what is there."""
 
-from ui import frame
+import streamlit as st
 
-config = frame.begin()
+from ui import frame, home
+
+frame.begin()
+st.title("NiN Explorer")
+st.markdown("**Take the Network-in-Network architecture apart: its cost, its training, its maps.**")
+home.doors()
+left, right = st.columns([3, 2], gap="large")
+with left:
+    home.idea()
+with right:
+    home.latest_runs()
+    home.data_status()

@@ -1,5 +1,21 @@
-"""training"""
+"""Training: start a run, watch it learn, see what it gets wrong, compare it with others."""
 
-from ui import frame
+import streamlit as st
+
+from ui import frame, results, runs, start_panel, training
 
 config = frame.begin()
+st.title("Training")
+with frame.guarded():
+    run = training.opened()
+    left, right = st.columns([1, 2], gap="large")
+    with left, st.container(gap="xsmall"):
+        start_panel.draw(config)
+    with right:
+        if run is not None:
+            training.show(run, config)
+        else:
+            training.welcome(config)
+    if run is not None:
+        results.show(run)
+    runs.show(run)

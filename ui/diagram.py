@@ -24,17 +24,34 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from typing import NamedTuple
 
 from nin_core import LayerSummary, NiNConfig, summarize
 from ui import numbers, theme
 
-IMAGE_SIDE = 140.0  # pixels: the image is drawn no larger,
-MAP_SIDE = 88.0  # nor any feature map than this
-CHANNEL = 2.4  # pixels of one channel's depth; c channels have CHANNEL·√c
+WIDTHS = (358, 640, 960)  # pixels: a telephone, half a screen, a page beside the sidebar
 SLANT = (0.40, 0.26)  # of a side: how far the volume's depth goes right and up
-GAP = 36.0  # room for a symbol in front of a volume
 FONT = 12.0
 SMALLEST = 1.5  # pixels: a 1×1 map must not vanish
+
+
+class Size(NamedTuple):
+    """How large things are drawn, in pixels."""
+
+    image: float  # the image's side is at most this,
+    map: float  # and no feature map's side more than this
+    channel: float  # length of one channel; c channels have √c times this
+    gap: float  # room for a symbol in front of a volume
+
+
+_TIGHT = Size(image=120.0, map=80.0, channel=2.2, gap=32.0)
+_ROOMY = Size(image=160.0, map=96.0, channel=3.0, gap=42.0)
+
+
+def size_for(width: int) -> Size:
+    """The sizes of a drawing `width` pixels wide."""
+    return _ROOMY if width >= 900 else _TIGHT
+
 
 _LINE = 15.0
 _PAD = 10.0  # of a title in its card
@@ -42,7 +59,9 @@ _INSET = 6.0  # of the cells in their card
 _CARD_TOP = 24.0
 _BETWEEN = 14.0  # between parts in a row
 _ROWS = 18.0  # between rows
-_WIDTHS = dict.fromkeys(" .,:;ijl()", 0.3)  # in font sizes; the other letters: see text_width
+_WIDTHS = dict.fromkeys(" .,:;ijl()", 0.3) | dict.fromkeys(
+    "mwMW", 0.86
+)  # in font sizes; the other letters: see text_width
 _MAX_DOTS = 12
 
 
@@ -84,23 +103,30 @@ class Part:
 
 def text_width(text: str) -> float:
     """Room for a text, in pixels: what the layout reserves, a little over what sans serifs need."""
-    return FONT * sum(_WIDTHS.get(letter, 0.55 if letter.islower() else 0.6) for letter in text)
+    return FONT * sum(_WIDTHS.get(letter, 0.55 if letter.islower() else 0.58) for letter in text)
 
 
-def side_scale(config: NiNConfig) -> float:
-    """Pixels drawn for one pixel of the image or of a map."""
-    maps = [row.output_shape[1] for row in summarize(config).layers if row.block]
-    return min(IMAGE_SIDE / config.image_size, MAP_SIDE / max(maps))
+class Scale(NamedTuple):
+    """From pixels and channels of the network to pixels of the drawing."""
+
+    pixel: float
+    channel: float
+    gap: float
+
+    def side(self, size: int) -> float:
+        """Drawn side of a map of `size` pixels."""
+        return max(size * self.pixel, SMALLEST)
+
+    def depth(self, channels: int) -> float:
+        """Drawn length of `channels` channels."""
+        return self.channel * math.sqrt(channels)
 
 
-def side_length(size: int, scale: float) -> float:
-    """Drawn side of a map of `size` pixels."""
-    return max(size * scale, SMALLEST)
-
-
-def depth_length(channels: int) -> float:
-    """Drawn length of `channels` channels."""
-    return CHANNEL * math.sqrt(channels)
+def scale_for(config: NiNConfig, width: int) -> Scale:
+    """The scale of the drawing of `config` that is `width` pixels wide."""
+    size = size_for(width)
+    largest = max(row.output_shape[1] for row in summarize(config).layers if row.block)
+    return Scale(min(size.image / config.image_size, size.map / largest), size.channel, size.gap)
 
 
 def network_svg(config: NiNConfig, width: int = 1000) -> str:
@@ -119,8 +145,27 @@ def network_svg(config: NiNConfig, width: int = 1000) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="nin-diagram" role="img" '
         f'width="{total}" height="{height}" viewBox="0 0 {total} {height}" '
-        f'aria-label="{escape(describe(config))}">{_STYLE}{"".join(body)}</svg>'
+        f'aria-label="{escape(describe(config))}">{STYLE}{"".join(body)}</svg>'
     )
+
+
+def responsive_style(key: str) -> str:
+    """A style sheet that shows, of one drawing a width in `WIDTHS`, the widest that fits.
+
+    `key` is the Streamlit key of the container around them; theirs are ``{key}-{width}``. Measured
+    is the container, not the window, since the sidebar comes and goes.
+    """
+    rules = [f".st-key-{key}{{container-type:inline-size}}"]
+    for index, width in enumerate(WIDTHS):
+        hidden = []
+        if index:
+            hidden.append(f"(max-width:{width - 0.5}px)")
+        if index + 1 < len(WIDTHS):
+            hidden.append(f"(min-width:{WIDTHS[index + 1]}px)")
+        rules += [
+            f"@container {query}{{.st-key-{key}-{width}{{display:none}}}}" for query in hidden
+        ]
+    return f"<style>{''.join(rules)}</style>"
 
 
 def describe(config: NiNConfig) -> str:
@@ -141,9 +186,9 @@ def describe(config: NiNConfig) -> str:
 # --- what is drawn, in order ------------------------------------------------------------------
 
 
-def _parts(config: NiNConfig, width: float) -> Iterator[Part]:
+def _parts(config: NiNConfig, width: int) -> Iterator[Part]:
     """Input, blocks with their pooling, dropout, head: the pieces that a row break may separate."""
-    scale = side_scale(config)
+    scale = scale_for(config, width)
     rows = summarize(config).layers
     drawn = [row for row in rows if row.kind not in ("relu", "batch_norm", "flatten")]
     following = dict(zip((row.name for row in drawn), drawn[1:], strict=False))
@@ -169,7 +214,7 @@ def _parts(config: NiNConfig, width: float) -> Iterator[Part]:
         else:
             yield card
             yield after
-    yield _head(drawn[-1], config.num_classes)
+    yield _head(drawn[-1], config.num_classes, scale)
 
 
 def _note(row: LayerSummary, rows: Sequence[LayerSummary]) -> str:
@@ -186,10 +231,10 @@ def _note(row: LayerSummary, rows: Sequence[LayerSummary]) -> str:
     return f" Followed by {' and '.join(names)}." if names else ""
 
 
-def _input(config: NiNConfig, scale: float, following: LayerSummary) -> Part:
+def _input(config: NiNConfig, scale: Scale, following: LayerSummary) -> Part:
     channels, size = config.in_channels, config.image_size
     part = Part()
-    side, depth = side_length(size, scale), depth_length(channels)
+    side, depth = scale.side(size), scale.depth(channels)
     shape = f"{channels}×{size}×{size}"
     title = f"Input: {shape}, {'grey' if channels == 1 else f'{channels} channels'}."
     width = max(depth + side * SLANT[0], text_width(shape), text_width("Input"))
@@ -206,23 +251,23 @@ def _input(config: NiNConfig, scale: float, following: LayerSummary) -> Part:
     return part
 
 
-def _cell(row: LayerSummary, note: str, following: LayerSummary, scale: float) -> Part:
+def _cell(row: LayerSummary, note: str, following: LayerSummary, scale: Scale) -> Part:
     """A symbol, the volume it makes, the operation above and the shape below."""
     channels, size, _ = row.output_shape
-    side, depth = side_length(size, scale), depth_length(channels)
+    side, depth = scale.side(size), scale.depth(channels)
     role = _role(row.kind)
     operation, detail = _operation(row)
     shape = numbers.shape(row.output_shape)
-    wide = max(GAP + depth + side * SLANT[0], *map(text_width, (operation, detail, shape)))
+    wide = max(scale.gap + depth + side * SLANT[0], *map(text_width, (operation, detail, shape)))
     part = Part(width=wide + 8)
-    x = (part.width - GAP - depth - side * SLANT[0]) / 2
+    x = (part.width - scale.gap - depth - side * SLANT[0]) / 2
     middle = part.width / 2
     top = max(side * (0.5 + SLANT[1]), 13.0) + 8
     bottom = max(side / 2, 13.0) + _LINE
     part.body += [
         _open(row.name, role, _hover(row) + note),
-        _SYMBOLS[role](x + GAP / 2 - 2),
-        *_volume(x + GAP, side, depth, size, following, rod=role == "conv1x1"),
+        SYMBOLS[role](x + scale.gap / 2 - 2),
+        *_volume(x + scale.gap, side, depth, size, following, rod=role == "conv1x1"),
         _text(middle, -top - _LINE, operation, "strong"),
         _text(middle, -top, detail, "muted") if detail else "",
         _text(middle, bottom, shape),
@@ -254,33 +299,34 @@ def _dropout(rate: float) -> Part:
     return part
 
 
-def _head(row: LayerSummary, classes: int) -> Part:
+def _head(row: LayerSummary, classes: int, scale: Scale) -> Part:
     mode = "average" if row.kind == "global_avg_pool" else "max"
     label, detail = "global", f"{mode} pooling"
     below = f"{classes} logits"
     shown = min(classes, _MAX_DOTS)
     step = 9.0
     height = (shown - 1) * step
-    part = Part(width=max(GAP + 16, *map(text_width, (detail, below))) + 8)
-    x = (part.width - GAP - 16) / 2
+    part = Part(width=max(scale.gap + 16, *map(text_width, (detail, below))) + 8)
+    x = (part.width - scale.gap - 16) / 2
     middle = part.width / 2
+    column = x + scale.gap + 8
     dots = [
-        f'<circle cx="{x + GAP + 8:.1f}" cy="{index * step - height / 2:.1f}" r="3.4" class="f"/>'
+        f'<circle cx="{column:.1f}" cy="{index * step - height / 2:.1f}" r="3.4" class="f"/>'
         for index in range(shown)
     ]
     top = max(height / 2 + 4, 13.0) + 8
     bottom = max(height / 2 + 4, 13.0) + _LINE
     part.body += [
         _open(row.name, "head", _hover(row) + f" One number a class: {classes} logits."),
-        _SYMBOLS["head"](x + GAP / 2 - 2),
+        SYMBOLS["head"](x + scale.gap / 2 - 2),
         *dots,
         _text(middle, -top - _LINE, label, "strong"),
         _text(middle, -top, detail, "strong"),
-        _text(middle, bottom, below + (f" ({shown} drawn)" if shown < classes else "")),
+        _text(middle, bottom, below),
+        _text(middle, bottom + _LINE, f"{shown} drawn", "muted") if shown < classes else "",
         "</g>",
     ]
-    part.width = max(part.width, text_width(below) + 8)
-    part.above, part.below = top + _LINE + FONT, bottom + 4
+    part.above, part.below = top + _LINE + FONT, bottom + 4 + (_LINE if shown < classes else 0)
     return part
 
 
@@ -321,7 +367,7 @@ def _legend(config: NiNConfig) -> Iterator[Part]:
             continue
         part = Part(width=32 + text_width(words), above=13, below=13)
         part.body += [
-            f'<g class="{role}">{_SYMBOLS[role](13.0)}</g>',
+            f'<g class="{role}">{SYMBOLS[role](13.0)}</g>',
             f'<text class="legend" x="32" y="4">{escape(words)}</text>',
         ]
         yield part
@@ -340,12 +386,14 @@ def _pack(parts: Sequence[Part], width: float, gap: float) -> list[Part]:
 def _pack_evenly(parts: Sequence[Part], width: float, gap: float) -> list[Part]:
     """As few rows as the width allows, and among those the ones whose widest is the narrowest."""
     rows = _pack(parts, width, gap)
+    widest = max(row.width for row in rows)
     while True:
         # The next narrower filling is the one that the widest row does not fit into.
-        narrower = _pack(parts, max(row.width for row in rows) - 0.1, gap)
-        if len(narrower) > len(rows) or len(rows) == 1:
+        narrower = _pack(parts, widest - 0.1, gap)
+        reached = max(row.width for row in narrower)
+        if len(narrower) > len(rows) or reached >= widest:
             return rows
-        rows = narrower
+        rows, widest = narrower, reached
 
 
 # --- shapes -----------------------------------------------------------------------------------
@@ -431,7 +479,7 @@ def _head_symbol(x: float) -> str:
     )
 
 
-_SYMBOLS = {
+SYMBOLS = {
     "conv": _convolution_symbol,
     "conv1x1": _dense_symbol,
     "pool": _pool_symbol,
@@ -532,4 +580,4 @@ def _rules() -> str:
     return "".join(f".nin-diagram {rule}" for rule in rules)
 
 
-_STYLE = f"<style>{_rules()}</style>"
+STYLE = f"<style>{_rules()}</style>"

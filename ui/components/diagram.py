@@ -4,10 +4,10 @@
 
 Choices:
 
-* The drawing lives in a shadow root, so its `<style>`, ids and class names stay its own. Streamlit's
-  theme variables reach into it: `fill: var(--st-text-color)` is right in light and in dark.
-* An element with `data-id` can be clicked and reached with the Tab key. An element with a `<title>`
-  child explains itself when the pointer is over it, at once and in the page's own look.
+* The drawing lives in a shadow root, so its `<style>`, ids and class names stay its own. The theme
+  variables of Streamlit reach into it: `fill: var(--st-text-color)` is right in light and in dark.
+* An element with `data-id` can be clicked and reached with the Tab key. An element with a
+  `<title>` child explains itself when the pointer is over it, at once and in the page's own look.
 * It shrinks with the page and never grows beyond the `viewBox`'s own size, so that its letters stay
   near the size they were drawn in; below `min_width` it scrolls sideways inside its own frame.
 * The markup is checked: only shapes and text, nothing that runs or loads.
@@ -15,6 +15,7 @@ Choices:
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from xml.etree import ElementTree
 
@@ -31,6 +32,7 @@ from ui.components.wire import (
 
 _SVG = "{http://www.w3.org/2000/svg}"
 _FORBIDDEN = {"script", "foreignObject", "image", "iframe", "a", "animate", "set"}
+_LOADS = re.compile(r"@import|url\((?!\s*['\"]?#)")
 
 _mount = st.components.v2.component(
     "nin_svg", js=read_assets("diagram.js"), css=read_assets("diagram.css")
@@ -76,7 +78,7 @@ def svg(
             "selected": selected,
             "minWidth": min_width,
         },
-        on_click_change=click_callback(key, on_click),
+        on_click_change=click_callback(key, on_click, lambda id_: id_ if id_ in ids else None),
     )
     clicked = last_click(key)
     return clicked if on_click is not None and clicked in ids else None
@@ -107,6 +109,8 @@ def _checked(markup: str) -> frozenset[str]:
         name = str(element.tag).rpartition("}")[2]
         if name in _FORBIDDEN:
             raise ValueError(f"The drawing must not hold <{name}>.")
+        if _LOADS.search(" ".join([element.text or "", *element.attrib.values()])):
+            raise ValueError(f"The drawing's <{name}> must not load anything (url, @import).")
         for attribute, value in element.attrib.items():
             plain = attribute.rpartition("}")[2]
             if plain.lower().startswith("on") or (plain == "href" and not value.startswith("#")):

@@ -1,14 +1,9 @@
 // Receives one parcel (see wire.py) and keeps its arrays for the component that asks for them.
-// shared.js holds the other half: `parcel(id)`.
-
-const TYPES = {
-  i1: Int8Array, u1: Uint8Array, i2: Int16Array, u2: Uint16Array,
-  i4: Int32Array, u4: Uint32Array, f4: Float32Array, f8: Float64Array,
-};
+// shared.js, which stands in front, holds the other half: `parcel(id)`.
 
 export default function ({ data, parentElement }) {
   if (!data) return;
-  const store = (window.ninParcels ??= { arrived: new Map(), awaited: new Map() });
+  const store = parcels();
   const length = new DataView(data.buffer, data.byteOffset, 4).getUint32(0, true);
   const header = JSON.parse(new TextDecoder().decode(data.subarray(4, 4 + length)));
   parentElement.ninParcel = header.id;
@@ -16,7 +11,7 @@ export default function ({ data, parentElement }) {
   if (!store.arrived.has(header.id)) {
     const arrays = {};
     for (const { name, dtype, length: count, offset } of header.arrays) {
-      const Type = TYPES[dtype];
+      const Type = NUMBERS[dtype];
       const start = 4 + length + offset;
       // slice copies, so the typed array may start anywhere in the message
       arrays[name] = new Type(data.slice(start, start + count * Type.BYTES_PER_ELEMENT).buffer);

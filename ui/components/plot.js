@@ -10,9 +10,23 @@ export default function ({ data, parentElement, setTriggerValue }) {
   chart.node.style.height = `${data.height}px`;
   chart.send = data.clicks ? (point) => setTriggerValue("click", point) : null;
   chart.data = data;
+  chart.overtake?.();
   draw(chart);
   return () => whenGone(chart.node, () => dispose(chart));
 }
+
+const CONFIG = {
+  displaylogo: false,
+  displayModeBar: "hover",
+  scrollZoom: false,
+  responsive: false, // the ResizeObserver does it, in turn with the updates
+  plotlyServerURL: "", // nothing leaves for anybody's cloud
+  modeBarButtonsToRemove: [
+    "sendChartToCloud",
+    "select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "toggleSpikelines",
+    "hoverClosestCartesian", "hoverCompareCartesian",
+  ],
+};
 
 function newChart(key) {
   const node = document.createElement("div");
@@ -41,9 +55,9 @@ async function draw(chart) {
       await update(chart);
     } catch (error) {
       console.error(error);
-      if (!chart.drawn) {
-        note(chart, error instanceof LoadError ? error.message : "This chart cannot be drawn.");
-      }
+      const unloaded = error instanceof LoadError;
+      if (!chart.drawn) note(chart, unloaded ? error.message : "This chart cannot be drawn.");
+      if (unloaded) setTimeout(() => chart.node.isConnected && draw(chart), RETRY + 1000);
     }
   }
   chart.busy = false;
@@ -84,16 +98,7 @@ async function update(chart) {
   if (matchMedia("(pointer: coarse)").matches) layout.dragmode ??= false;
 
   node.querySelector(".nin-plot-note")?.remove();
-  await Plotly.react(node, figure.data, layout, {
-    displaylogo: false,
-    displayModeBar: "hover",
-    scrollZoom: false,
-    responsive: false, // the ResizeObserver does it, in turn with the updates
-    modeBarButtonsToRemove: [
-      "select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "toggleSpikelines",
-      "hoverClosestCartesian", "hoverCompareCartesian",
-    ],
-  });
+  await Plotly.react(node, figure.data, layout, CONFIG);
   if (!drawn) {
     node.on("plotly_click", ({ points }) => chart.send?.(plainPoint(points[0])));
     node.setAttribute("role", "figure");
@@ -107,13 +112,17 @@ async function update(chart) {
 async function collect(chart) {
   for (;;) {
     const { data } = chart;
-    const blocks = await Promise.all(
+    const arrived = Promise.all(
       data.blocks.map(async ({ parcel: id, traces }) => {
         if (!chart.blocks.has(id)) chart.blocks.set(id, await parcel(id));
         return { arrays: chart.blocks.get(id), traces };
       }),
     );
-    if (data !== chart.data) continue; // newer data came while waiting
+    // A parcel that never comes (Streamlit may drop one that the next tick replaces) must not hold
+    // up the data that follow.
+    const overtaken = new Promise((resolve) => (chart.overtake = resolve));
+    const blocks = await Promise.race([arrived, overtaken]);
+    if (data !== chart.data) continue;
     const wanted = new Set(data.blocks.map((block) => block.parcel));
     for (const id of chart.blocks.keys()) if (!wanted.has(id)) chart.blocks.delete(id);
     return blocks;
@@ -129,6 +138,7 @@ function join(head, tail) {
 
 // --- plotly.js ------------------------------------------------------------------------------
 
+const RETRY = 5000; // milliseconds
 class LoadError extends Error {}
 
 /** plotly.js from this server, loaded once for all charts; a failure is tried again later. */
@@ -137,7 +147,7 @@ function loadPlotly(url) {
     if (window.Plotly) return resolve(window.Plotly);
     const script = document.createElement("script");
     const fail = () => {
-      setTimeout(() => (window.ninPlotlyLoading = undefined), 5000);
+      setTimeout(() => (window.ninPlotlyLoading = undefined), RETRY);
       reject(new LoadError("Charts cannot be shown because plotly.js could not be loaded."));
     };
     script.src = url;
@@ -157,11 +167,6 @@ function note(chart, text) {
 }
 
 // --- figures --------------------------------------------------------------------------------
-
-const NUMBERS = {
-  i1: Int8Array, u1: Uint8Array, i2: Int16Array, u2: Uint16Array,
-  i4: Int32Array, u4: Uint32Array, f4: Float32Array, f8: Float64Array,
-};
 
 /** A copy of `value` with packed arrays unpacked and `var(--st-…)` colours looked up. */
 function themed(value, theme) {

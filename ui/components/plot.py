@@ -38,7 +38,6 @@ import streamlit as st
 from streamlit.components.v1 import declare_component
 
 from ui.components.wire import (
-    Click,
     OnClick,
     check_key,
     check_on_click,
@@ -54,6 +53,8 @@ _INLINE = 100  # up to so many numbers an array is sent as readable JSON
 _BLOCK = 500  # points in the smallest parcel
 _LONG = 2 * _BLOCK  # from so many points on a trace is sent in parcels
 
+Point = dict[str, Any]
+
 _mount = st.components.v2.component(
     "nin_plot",
     js=read_assets("shared.js", "plot.js"),
@@ -68,7 +69,7 @@ def plot(
     key: str,
     height: int = 360,
     on_click: OnClick = None,
-) -> Click | None:
+) -> Point | None:
     """Show a Plotly figure and return the point clicked last.
 
     Args:
@@ -113,11 +114,15 @@ def plot(
                 "figure": {"data": tails, "layout": plain["layout"]},
                 "blocks": [{"parcel": p.id, "traces": traces} for p, traces in packed],
             },
-            on_click_change=click_callback(key, on_click),
+            on_click_change=click_callback(key, on_click, _as_point),
         )
         for number, (parcel, _) in enumerate(packed):
-            send(parcel, key=f"{key} points {number}")
+            send(parcel, key=f"{key} · parcel {number}")
     return last_click(key) if on_click is not None else None
+
+
+def _as_point(click: Any) -> Point | None:
+    return click if isinstance(click, dict) else None
 
 
 def plotly_url() -> str:
@@ -266,17 +271,13 @@ def _line_length(trace: Mapping[str, Any]) -> int:
     """Return the points of a trace whose only long arrays are numeric x and y, else 0."""
     if trace.get("type", "scatter") not in ("scatter", "scattergl"):
         return 0
-    lengths: set[int] = set()
-    for name, value in trace.items():
-        if isinstance(value, dict) and "bdata" in value:
-            if name not in ("x", "y"):
-                return 0
-            lengths.add(_decode(value).size)
-        elif isinstance(value, list) and name in ("x", "y"):
-            return 0
-        elif name not in ("x", "y") and _holds_array(value):
-            return 0
-    return lengths.pop() if len(lengths) == 1 and "y" in trace else 0
+    if any(_holds_array(value) for name, value in trace.items() if name not in ("x", "y")):
+        return 0
+    columns = [trace[axis] for axis in ("x", "y") if axis in trace]
+    if "y" not in trace or not all(isinstance(c, dict) and "bdata" in c for c in columns):
+        return 0
+    lengths = {_decode(column).size for column in columns}
+    return lengths.pop() if len(lengths) == 1 else 0
 
 
 def _holds_array(value: Any) -> bool:

@@ -1,8 +1,18 @@
 // Put in front of the scripts that draw. What they share: parcels, theme colours, delayed clean-up.
 
+const NUMBERS = {
+  i1: Int8Array, u1: Uint8Array, i2: Int16Array, u2: Uint16Array,
+  i4: Int32Array, u4: Uint32Array, f4: Float32Array, f8: Float64Array,
+};
+
+/** The parcels on this page by their names, and who waits for one. */
+function parcels() {
+  return (window.ninParcels ??= { arrived: new Map(), awaited: new Map() });
+}
+
 /** The arrays of parcel `id`, as soon as they have arrived. */
 async function parcel(id) {
-  const store = (window.ninParcels ??= { arrived: new Map(), awaited: new Map() });
+  const store = parcels();
   if (!store.arrived.has(id)) {
     await new Promise((resolve) => {
       if (!store.awaited.has(id)) store.awaited.set(id, []);

@@ -54,23 +54,40 @@ function newSprite(key) {
 
   const sprite = {
     key, root, title, low, bar, high, notes, frame, grid, canvas, mark, cell, tip, said,
-    data: null, arrays: null, layout: null, selected: null, asked: null, spot: null,
+    data: null, arrays: null, layout: null, selected: null, asked: null, under: null,
   };
   sprite.observer = new ResizeObserver(() => sprite.arrays && draw(sprite));
   sprite.observer.observe(root);
+  grid.addEventListener("pointerdown", (event) => hover(sprite, event));
   grid.addEventListener("pointermove", (event) => hover(sprite, event));
-  grid.addEventListener("pointerleave", () => leave(sprite));
-  grid.addEventListener("click", (event) => {
-    const spot = spotAt(sprite, event);
-    if (spot) select(sprite, spot, 0);
+  // A finger leaves at once: its tip stays until it touches something else.
+  grid.addEventListener("pointerleave", (event) => {
+    if (event.pointerType !== "touch") leave(sprite);
+  });
+  sprite.listening = new AbortController();
+  document.addEventListener(
+    "pointerdown",
+    (event) => grid.contains(event.target) || leave(sprite),
+    { signal: sprite.listening.signal },
+  );
+  // What the tip named is what is chosen: a click's own position is rounded to whole pixels, which
+  // can be the next cell.
+  grid.addEventListener("click", () => {
+    if (sprite.under && !isPythons(sprite)) select(sprite, sprite.under, 0);
   });
   grid.addEventListener("keydown", (event) => pressed(sprite, event));
+  grid.addEventListener("blur", () => {
+    if (!isPythons(sprite)) return;
+    sprite.selected = sprite.data.selected;
+    outline(sprite);
+  });
   sprites.set(key, sprite);
   return sprite;
 }
 
 function dispose(sprite) {
   sprite.observer.disconnect();
+  sprite.listening.abort();
   clearTimeout(sprite.timer);
   if (sprites.get(sprite.key) === sprite) sprites.delete(sprite.key);
 }
@@ -401,12 +418,11 @@ function describe(sprite) {
 function printed({ data }, value) {
   if (value === NOT_A_NUMBER) return "not a number";
   const { decimals } = data;
-  if (value === 0) return "0";
-  const number = value / 10 ** decimals;
+  // Never more digits than were sent: outside the usual range all values share one power of ten.
   const text = decimals >= 0 && decimals <= 8
     ? (value * 10 ** -decimals).toFixed(decimals)
-    : number.toPrecision(4);
-  return text.replace("-", "−");
+    : `${(value / 1000).toFixed(3)}e${3 - decimals}`;
+  return text.replaceAll("-", "−");
 }
 
 function valueAt({ data, arrays }, { channel, row, column }) {
@@ -417,7 +433,8 @@ function valueAt({ data, arrays }, { channel, row, column }) {
 function told(sprite, spot) {
   const { data } = sprite;
   const [, height, width] = data.shape;
-  const name = data.labels?.[spot.channel] ?? `channel ${spot.channel}`;
+  const label = data.labels?.[spot.channel] ?? spot.channel;
+  const name = data.image ? label : `channel ${label}`;
   const place = height * width > 1 ? ` · row ${spot.row}, column ${spot.column}` : "";
   const note = data.dead.includes(spot.channel) ? " · all zero" : "";
   return `${name}${place} · ${printed(sprite, valueAt(sprite, spot))}${note}`;
@@ -445,6 +462,7 @@ function spotAt(sprite, event) {
 function hover(sprite, event) {
   const spot = spotAt(sprite, event);
   if (!spot) return leave(sprite);
+  sprite.under = spot;
   const { tip, root, grid, cell, layout } = sprite;
   grid.style.cursor = sprite.send ? "pointer" : "default";
   tip.textContent = told(sprite, spot);
@@ -461,7 +479,9 @@ function hover(sprite, event) {
     layout.cell, layout.cell, 1);
 }
 
-function leave({ tip, cell, grid }) {
+function leave(sprite) {
+  const { tip, cell, grid } = sprite;
+  sprite.under = null;
   tip.style.display = "none";
   cell.style.display = "none";
   grid.style.cursor = "default";
@@ -484,6 +504,11 @@ function outline({ mark, layout, selected }) {
     const [left, top] = corner(layout, selected);
     place(mark, layout, left, top, layout.tileWidth, layout.tileHeight, 2);
   }
+}
+
+/** Whether the outline is a statement of the page's, which only the arrow keys leave for a while. */
+function isPythons({ data }) {
+  return !data.clicks && data.selected !== null;
 }
 
 /** Select a spot's channel; tell Python after `pause` milliseconds without another. */

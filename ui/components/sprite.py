@@ -187,9 +187,11 @@ def _show(
                 "selected": selected,
                 "clicks": on_click is not None,
             },
-            on_click_change=click_callback(key, on_click),
+            on_click_change=click_callback(
+                key, on_click, lambda click: _as_spot(click, values.shape)
+            ),
         )
-        send(parcel, key=f"{key} values")
+        send(parcel, key=f"{key} · parcel")
     return _as_spot(last_click(key), values.shape) if on_click is not None else None
 
 
@@ -202,7 +204,9 @@ def quantise(values: np.ndarray) -> tuple[np.ndarray, int]:
     """
     finite = np.isfinite(values)
     largest = float(np.abs(values, where=finite, out=np.zeros(values.shape)).max(initial=0.0))
-    decimals = _DIGITS - 1 - math.floor(math.log10(largest)) if largest > 0 else 0
+    decimals = 0
+    if largest > 0:
+        decimals = min(_DIGITS - 1 - math.floor(math.log10(largest)), 300)
     with np.errstate(invalid="ignore", over="ignore"):
         scaled = np.round(values.astype(np.float64) * 10.0**decimals)
     return np.where(finite, scaled, _NOT_A_NUMBER).astype(np.int16), decimals

@@ -10,8 +10,8 @@ Choices:
   parcel crosses the wire once, whatever its chart or picture does afterwards. A parcel is named
   after its content: a message that is lost, merged with the next or repeated after a reload cannot
   make the browser draw something else, and Python keeps no account of what a browser has.
-* A click arrives as a trigger value, which lives for one run. It is copied into the session here, so
-  that pages can treat "the last click" as a value that stays.
+* A click arrives as a trigger value, which lives for one run. It is copied into the session here,
+  so that pages can treat "the last click" as a value that stays.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ import streamlit as st
 
 HERE = Path(__file__).parent
 
-Click = dict[str, Any]
-OnClick = Callable[[Click], None] | Literal["rerun"] | None
+OnClick = Callable[[Any], object] | Literal["rerun"] | None
 
 _JS_DTYPES = {"i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8"}
 # Streamlit caches messages from global.minCachedMessageSize (10,000 bytes) on; a shorter parcel
@@ -44,7 +43,7 @@ def read_assets(*names: str) -> str:
 
 
 _mount_parcel = st.components.v2.component(
-    "nin_parcel", js=read_assets("parcel.js"), isolate_styles=False
+    "nin_parcel", js=read_assets("shared.js", "parcel.js"), isolate_styles=False
 )
 
 
@@ -106,11 +105,15 @@ def check_on_click(on_click: OnClick) -> None:
         raise ValueError(f'on_click must be a function, "rerun" or None, not {on_click!r}.')
 
 
-def click_callback(key: str, on_click: OnClick) -> Callable[[], None]:
-    """Return the callback that keeps a click of component `key` and hands it to `on_click`."""
+def click_callback(key: str, on_click: OnClick, accept: Callable[[Any], Any]) -> Callable[[], None]:
+    """Return the callback that keeps a click of component `key` and hands it to `on_click`.
+
+    Args:
+        accept: turns what the browser sent, which can be anything, into a click, or None.
+    """
 
     def keep() -> None:
-        click = (st.session_state.get(key) or {}).get("click")
+        click = accept((st.session_state.get(key) or {}).get("click"))
         if click is None:
             return
         st.session_state[_slot(key)] = click

@@ -1,0 +1,278 @@
+"""The figures of runs: from metric rows and counts to what Plotly is given, worked out by hand."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nin_core.evaluation import Mistake
+from nin_core.store import MetricRow
+from ui import theme
+from ui.components.plot import plain_figure, split_long_traces
+from ui.curves import (
+    MAX_ESTIMATES,
+    MAX_POINTS,
+    Compared,
+    History,
+    comparison_figure,
+    thinned,
+    training_figure,
+)
+from ui.results import (
+    Results,
+    class_figure,
+    class_names,
+    confusion_figure,
+    mistakes_html,
+    sprite_png,
+)
+
+
+def step(number: int, **values: object) -> MetricRow:
+    return MetricRow("step", epoch=1, step=number, seconds=0.0, id=number, **values)
+
+
+# Two epochs of 4 steps: a point every 2, an estimate at 2, all of the test set after each epoch.
+ROWS = [
+    step(2, train_loss=2.0, train_accuracy=0.2, test_accuracy=0.25, test_examples=1000),
+    step(4, train_loss=1.5, train_accuracy=0.4, test_accuracy=0.45, test_examples=1000),
+    MetricRow("epoch", 1, 4, 0.0, 1.75, 0.3, None, 0.5, 10_000, id=5),
+    step(6, train_loss=None, train_accuracy=0.5),
+    step(8, train_loss=1.0, train_accuracy=0.6),
+    MetricRow("epoch", 2, 8, 0.0, 1.1, 0.55, None, 0.7, 10_000, id=9),
+]
+
+
+@pytest.fixture
+def history() -> History:
+    return History().extended(ROWS)
+
+
+def figure_of(history: History, end: float | None = 2) -> dict:
+    return training_figure(history, steps_per_epoch=4, end=end, num_classes=10)
+
+
+def traces(figure: dict) -> dict[str, dict]:
+    return {trace["name"]: trace for trace in figure["data"]}
+
+
+# --- histories --------------------------------------------------------------------------------
+
+
+def test_rows_in_parts_make_the_history_of_all_rows(history):
+    in_parts = History()
+    for row in ROWS:
+        in_parts = in_parts.extended([row])
+    for name in History.__slots__:
+        assert np.array_equal(getattr(in_parts, name), getattr(history, name), equal_nan=True) or (
+            getattr(in_parts, name) == getattr(history, name)
+        )
+    assert in_parts.last_id == 9
+    assert in_parts.extended([]) is in_parts
+
+
+def test_means_over_an_epoch_are_no_points_of_the_training_curves(history):
+    assert history.step.tolist() == [2, 4, 6, 8]
+    assert history.train_accuracy.tolist() == [0.2, 0.4, 0.5, 0.6]
+
+
+def test_the_test_after_the_end_is_added_once_and_only_if_it_says_more(history):
+    assert history.tested(8, 0.7, 10_000, whole=True) is history
+    assert history.tested(8, 0.7, 500, whole=False) is history
+    stopped = History().extended(ROWS[:4])
+    ended = stopped.tested(6, 0.55, 2500, whole=False)
+    assert ended.test_step.tolist() == [2, 4, 4, 6]
+    assert ended.test_whole.tolist() == [False, False, True, False]
+    assert ended.tested(6, 0.55, 2500, whole=False) is ended
+
+
+# --- the open run -----------------------------------------------------------------------------
+
+
+def test_the_three_curves_over_epochs(history):
+    curves = traces(figure_of(history))
+    assert list(curves) == ["Training accuracy", "Test accuracy", "Training loss"]
+    assert curves["Training accuracy"]["x"].tolist() == [0.5, 1, 1.5, 2]
+    assert curves["Training accuracy"]["y"] == pytest.approx([0.2, 0.4, 0.5, 0.6])
+    loss = curves["Training loss"]
+    assert loss["yaxis"] == "y2"
+    assert loss["y"].tolist()[:2] == [2.0, 1.5]
+    assert math.isnan(loss["y"][2])  # a loss that was not finite is a gap, not a bridge
+    colors = [curves[name]["line"]["color"] for name in curves]
+    assert colors == [theme.TRAIN_ACCURACY, theme.TEST_ACCURACY, theme.TRAIN_LOSS]
+
+
+def test_estimates_are_small_and_said_to_be_estimates(history):
+    tests = traces(figure_of(history))["Test accuracy"]
+    assert tests["x"].tolist() == [0.5, 1, 2]  # the estimate at the end of epoch 1 gives way
+    assert tests["y"] == pytest.approx([0.25, 0.5, 0.7])
+    assert tests["text"] == [
+        "(estimate on 1,000 test images)",
+        "(all 10,000 test images)",
+        "(all 10,000 test images)",
+    ]
+    small, large, _ = tests["marker"]["size"]
+    assert small < large
+
+
+def test_accuracy_and_loss_have_axes_of_their_own(history):
+    layout = figure_of(history)["layout"]
+    assert layout["yaxis"]["domain"][0] > layout["yaxis2"]["domain"][1]
+    assert layout["yaxis"]["range"][0] == 0
+    assert layout["yaxis"]["range"][1] >= 1
+    low, high = layout["xaxis"]["range"]
+    assert (low, 2 < high < 2.1) == (0, True)
+    assert layout["shapes"][0]["y0"] == pytest.approx(math.log(10))
+    assert layout["annotations"][0]["text"] == "guessing: ln 10 = 2.303"
+
+
+def test_a_run_that_ended_early_fills_its_picture():
+    layout = figure_of(History().extended(ROWS[:2]), end=None)["layout"]
+    assert 1 < layout["xaxis"]["range"][1] < 1.1
+
+
+def test_a_run_without_points_has_axes():
+    figure = plain_figure(figure_of(History()))
+    assert all(trace["x"] == [] for trace in figure["data"])
+    assert figure["layout"]["xaxis"]["range"][1] > 0
+
+
+def test_figures_can_be_sent(history):
+    plain_figure(figure_of(history))
+    plain_figure(comparison_figure([Compared("#1 a", history, 4)]))
+
+
+# --- long runs --------------------------------------------------------------------------------
+
+
+def test_short_columns_are_not_thinned():
+    column = np.arange(10.0)
+    assert thinned(column, limit=10)[0] is column
+
+
+@pytest.mark.parametrize("length", [11, 20, 21, 40, 41, 79])
+def test_thinning_takes_means_of_neighbours_and_keeps_the_end(length):
+    column = np.random.default_rng(0).normal(size=length)
+    (means,) = thinned(column, limit=10)
+    assert len(means) <= 10
+    size = 2
+    while length > 10 * size:
+        size *= 2
+    expected = [column[i : i + size].mean() for i in range(0, length, size)]
+    assert means == pytest.approx(expected)
+
+
+def test_what_was_drawn_stays_until_the_next_doubling():
+    column = np.random.default_rng(0).normal(size=80)
+    earlier, later = thinned(column[:60], limit=20)[0], thinned(column, limit=20)[0]
+    assert later[: len(earlier)].tolist() == earlier.tolist()
+
+
+def test_a_long_run_is_sent_in_parcels_that_repeat():
+    rows = [step(n, train_loss=1 / n, train_accuracy=0.5) for n in range(1, 20_001)]
+    history = History().extended(rows)
+    curves = traces(figure_of(history))
+    assert len(curves["Training loss"]["x"]) <= MAX_POINTS
+    tails, blocks = split_long_traces(plain_figure(figure_of(history))["data"])
+    assert blocks  # of training accuracy and loss: their points are all but the tail in parcels
+    assert len(tails) == 3
+
+
+def test_a_run_of_very_many_epochs_shows_whole_tests_only():
+    rows = []
+    for epoch in range(1, MAX_ESTIMATES + 1):
+        rows.append(step(epoch * 10 - 5, test_accuracy=0.4, test_examples=1000))
+        rows.append(MetricRow("epoch", epoch, epoch * 10, 0.0, test_accuracy=0.5, id=epoch))
+    tests = traces(figure_of(History().extended(rows)))["Test accuracy"]
+    assert len(tests["x"]) == MAX_ESTIMATES
+    assert set(tests["y"].tolist()) == {0.5}
+
+
+# --- comparisons ------------------------------------------------------------------------------
+
+
+def test_a_comparison_has_a_colour_a_run_and_two_curves_each(history):
+    figure = comparison_figure([Compared("#1 a", history, 4), Compared("#2 b", history, 8)])
+    names = [trace["name"] for trace in figure["data"]]
+    assert names == ["#1 a", "#1 a", "#2 b", "#2 b"]
+    assert [trace.get("showlegend", True) for trace in figure["data"]] == [True, False] * 2
+    colors = [trace["line"]["color"] for trace in figure["data"]]
+    assert colors == [theme.RUNS[0], theme.RUNS[0], theme.RUNS[1], theme.RUNS[1]]
+    assert [trace["x"][-1] for trace in figure["data"]] == [2, 2, 1, 1]
+    assert figure["layout"]["xaxis"]["range"][1] >= 2
+
+
+def test_another_set_of_runs_starts_with_a_view_of_its_own(history):
+    one = comparison_figure([Compared("#1 a", history, 4)])
+    two = comparison_figure([Compared("#1 a", history, 4), Compared("#2 b", history, 4)])
+    assert one["layout"]["uirevision"] != two["layout"]["uirevision"]
+
+
+# --- results ----------------------------------------------------------------------------------
+
+COUNTS = np.array([[8, 2, 0], [1, 9, 0], [3, 0, 7]])
+NAMES = ("Shirt", "Coat", "Bag")
+
+
+def test_the_confusion_matrix_names_both_classes_and_the_count():
+    right, wrong = confusion_figure(COUNTS, NAMES)["data"]
+    assert right["customdata"][2][0] == "true Bag, predicted Shirt: 3<br>30.0% of 10"
+    assert right["y"] == list(NAMES)
+    assert [right["z"][i][i] for i in range(3)] == [0.8, 0.9, 0.7]
+    assert wrong["z"][0][1] == 0.2
+    assert math.isnan(wrong["z"][0][0])
+    assert math.isnan(right["z"][0][1])
+    assert wrong["zmax"] == 0.3  # mistakes have a scale of their own
+    assert wrong["text"][0] == ["", "2", ""]
+    plain_figure(confusion_figure(COUNTS, NAMES))
+
+
+def test_a_perfect_network_has_a_confusion_matrix_too():
+    figure = confusion_figure(np.diag([5, 0, 2]), NAMES)
+    assert figure["data"][1]["zmax"] == 1
+
+
+def test_classes_beyond_the_data_set_are_named_and_shown_only_if_they_occur():
+    names = class_names(NAMES, 40)
+    assert names[3] == "class 3"
+    counts = np.zeros((40, 40), dtype=int)
+    counts[:3, :3] = COUNTS
+    counts[0, 30] = 1
+    figure = confusion_figure(counts, names)
+    assert figure["data"][0]["x"] == ["Shirt", "Coat", "Bag", "class 30"]
+    assert class_names(NAMES, 2) == ("Shirt", "Coat")
+
+
+def test_class_accuracies_are_sorted_and_leave_out_classes_without_images():
+    counts = np.vstack([np.hstack([COUNTS, np.zeros((3, 1), int)]), np.zeros((1, 4), int)])
+    (bars,) = class_figure(counts, (*NAMES, "Sandal"))["data"]
+    assert bars["y"] == ["Bag", "Shirt", "Coat"]  # Plotly draws the last on top
+    assert bars["x"] == [0.7, 0.8, 0.9]
+    assert bars["text"] == ["70.0%", "80.0%", "90.0%"]
+    assert bars["customdata"][0] == "7 of 10"
+
+
+def test_mistakes_are_one_picture_with_a_caption_each():
+    pictures = np.zeros((3, 4, 4), dtype=np.uint8)
+    pictures[2] = 255
+    mistakes = tuple(Mistake(index, 0, 1, 0.98) for index in range(3))
+    html = mistakes_html(Results(10, COUNTS, mistakes, pictures), ("<b>Shirt", "Coat", "Bag"))
+    assert html.count("data:image/png") == 1
+    assert html.count("role='listitem'") == 3
+    assert "<b>&lt;b&gt;Shirt</b> taken for Coat, 98%" in html
+    sheet = np.asarray(Image.open(io.BytesIO(sprite_png(pictures, 2))))
+    assert sheet.shape == (8, 8)
+    assert sheet[4:, :4].min() == 255
+    assert sheet[:4].max() == 0
+
+
+def test_colour_pictures_stay_in_colour():
+    pictures = np.zeros((1, 2, 2, 3), dtype=np.uint8)
+    pictures[..., 1] = 200
+    sheet = np.asarray(Image.open(io.BytesIO(sprite_png(pictures, 1))))
+    assert sheet.shape == (2, 2, 3)
+    assert sheet[0, 0].tolist() == [0, 200, 0]

@@ -1,0 +1,72 @@
+"""The frame in a real browser: navigation, the architecture in the sidebar, links and reloads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from nin_core import PRESETS, summarize
+from tests.e2e.harness import (
+    Dashboard,
+    open_tab,
+    set_slider,
+    slider,
+    visit,
+    wait_idle,
+)
+
+pytestmark = pytest.mark.e2e
+
+PAGES = {
+    "": "NiN Explorer",
+    "architecture": "Architecture",
+    "training": "Training",
+    "feature_maps": "Feature maps",
+}
+TOTALS = ".nin-totals"
+WIDTHS = (10, 20, 30)
+QUERY = "net=nin-slim-128&widths=10-20-30"
+
+
+def shows_network(page: Page) -> None:
+    total = summarize(PRESETS["nin-slim-128"].with_widths(WIDTHS)).total_parameters
+    expect(page.locator(TOTALS)).to_contain_text(f"{total:,}")
+    assert QUERY in page.url
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_deep_link_on_a_fresh_server_shows_frame_page_and_network(
+    path: str, browser: Browser, tmp_path: Path
+) -> None:
+    """Each page's own URL is the first that this server is ever asked for."""
+    with Dashboard(tmp_path) as server:
+        page = open_tab(browser)
+        visit(page, server, f"{path}?{QUERY}")
+        expect(page.get_by_test_id("stSidebarNavLink")).to_have_count(len(PAGES))
+        expect(page.locator("h1")).to_contain_text(PAGES[path])
+        shows_network(page)
+        page.reload()
+        wait_idle(page)
+        expect(page.get_by_test_id("stSidebarNavLink")).to_have_count(len(PAGES))
+        shows_network(page)
+        page.context.close()
+
+
+def test_a_moved_slider_gives_the_new_total_everywhere_and_after_a_reload(
+    server: Dashboard, page: Page
+) -> None:
+    visit(page, server, "/architecture")
+    expect(page.locator(TOTALS)).to_contain_text("10,846")
+    for index, width in enumerate(WIDTHS, start=1):
+        set_slider(page, f"Block {index} channels", width)
+    shows_network(page)
+    for name in ("Training", "Feature maps", "Home", "Architecture"):
+        page.get_by_test_id("stSidebarNav").get_by_role("link", name=name, exact=True).click()
+        wait_idle(page)
+        shows_network(page)
+    page.reload()
+    wait_idle(page)
+    shows_network(page)
+    assert slider(page, "Block 3 channels").input_value() == str(WIDTHS[2])

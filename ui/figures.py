@@ -1,0 +1,195 @@
+"""Plotly figures of the architecture page, as plain dicts.
+
+A dict, because `plotly.graph_objects` validates every value on the path from a slider to the chart.
+Text, grid and background colours are left out: `ui.components.plot` takes them from the theme. What
+is drawn names its own colour, one for each kind of layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from nin_core import LayerSummary, NetworkSummary
+from nin_core.summary import Granularity
+from ui import numbers, theme
+
+Quantity = Literal["parameters", "macs"]
+QUANTITIES: dict[Quantity, str] = {"parameters": "Parameters", "macs": "MACs an image"}
+
+_LOWER: dict[Quantity, str] = {"parameters": "parameters", "macs": "MACs"}
+_CONV, _POINTWISE, _DENSE = "k×k convolutions", "1×1 convolutions", "dense layers"
+_CATEGORIES = {
+    "autorange": "reversed",
+    "type": "category",
+    "showgrid": False,
+    "ticklabelstandoff": 6,
+}
+_LEGEND = {"traceorder": "normal", "x": 0, "xref": "container"}
+_BAR = 30  # pixels a category with two bars
+_FRAME = 76  # pixels for legend and axis
+
+
+def where_figure(
+    network: NetworkSummary,
+    other: NetworkSummary,
+    quantity: Quantity,
+    granularity: Granularity,
+    *,
+    shares: bool,
+) -> tuple[dict[str, Any], int]:
+    """Bars for where a network's parameters or MACs sit, over those of another one.
+
+    One category a block or a weighted layer (a batch norm counts with its convolution), first at
+    the top. Returns the figure and the height it needs, in pixels.
+
+    Args:
+        other: drawn as outlines; the same network means that there is nothing to compare.
+        shares: percent of each network's own total, rather than counts.
+    """
+    mine, theirs = _parts(network, quantity, granularity), _parts(other, quantity, granularity)
+    categories = sorted(mine.keys() | theirs.keys())
+    labels = [_label(*category) for category in categories]
+    total, other_total = (max(_total(net, quantity), 1) for net in (network, other))
+
+    def bars(values: list[int], whole: int) -> list[float]:
+        return [100 * value / whole for value in values] if shares else list(map(float, values))
+
+    windows = [mine.get(category, (0, 0))[0] for category in categories]
+    pixels = [mine.get(category, (0, 0))[1] for category in categories]
+    title = QUANTITIES[quantity]
+    data = [
+        _bar(_CONV, theme.CONV, labels, bars(windows, total), windows),
+        # On top of the k×k part: `base`, since plotly does not stack within a group of bars.
+        _bar(_POINTWISE, theme.POINTWISE, labels, bars(pixels, total), pixels)
+        | {"base": bars(windows, total)},
+    ]
+    if other.layers != network.layers:
+        counts = [sum(theirs.get(category, (0, 0))) for category in categories]
+        data.append(
+            _bar(other.name, "rgba(125,133,144,0.25)", labels, bars(counts, other_total), counts)
+            | {"offsetgroup": "other"}
+        )
+        data[-1]["marker"]["line"] = {"color": theme.POOL, "width": 1}
+    layout = {
+        "barmode": "group",
+        "bargap": 0.25,
+        "bargroupgap": 0.0,
+        "margin": {"l": 8, "r": 24, "t": 36, "b": 40},
+        "xaxis": {
+            "title": {"text": f"share of the network's {_LOWER[quantity]}" if shares else title},
+            "ticksuffix": " %" if shares else "",
+            "exponentformat": "SI",
+        },
+        "yaxis": _CATEGORIES,
+        "legend": _LEGEND,
+    }
+    return {"data": data, "layout": layout}, _FRAME + _BAR * max(len(labels), 3)
+
+
+def reference_figure(
+    networks: Sequence[NetworkSummary], quantity: Quantity, *, log: bool
+) -> tuple[dict[str, Any], int]:
+    """Bars for the parameters or MACs of whole networks, by kind of layer, first at the top.
+
+    Stacked on a linear axis. On a logarithmic one lengths do not add up, so the kinds stand below
+    each other. Returns the figure and its height in pixels.
+    """
+    labels = [network.name for network in networks]
+    kinds = {
+        _CONV: (theme.CONV, ("conv",)),
+        _POINTWISE: (theme.POINTWISE, ("conv1x1",)),
+        _DENSE: (theme.DENSE, ("linear",)),
+    }
+    data = []
+    for name, (color, members) in kinds.items():
+        counts = [_count(network.layers, quantity, members) for network in networks]
+        data.append(_bar(name, color, labels, list(map(float, counts)), counts))
+        if log:
+            # Zero has no place on this axis; the bar is left out, its hover too.
+            data[-1]["x"] = [count or None for count in counts]
+            data[-1]["offsetgroup"] = name
+    largest = max(_total(network, quantity) for network in networks)
+    layout: dict[str, Any] = {
+        "barmode": "group" if log else "stack",
+        "bargap": 0.3,
+        "margin": {"l": 8, "r": 24, "t": 36, "b": 40},
+        "xaxis": {"title": {"text": QUANTITIES[quantity]}, "exponentformat": "SI"},
+        "yaxis": _CATEGORIES,
+        "legend": _LEGEND,
+    }
+    if log:
+        layout["xaxis"] |= {"type": "log", "dtick": 1}
+    else:
+        layout["xaxis"]["range"] = [0, largest * 1.16]  # room for the totals
+        layout["annotations"] = [
+            {
+                "x": _total(network, quantity),
+                "y": network.name,
+                "text": numbers.short(_total(network, quantity)),
+                "xanchor": "left",
+                "xshift": 6,
+                "showarrow": False,
+            }
+            for network in networks
+        ]
+    return {"data": data, "layout": layout}, _FRAME + (58 if log else 42) * len(networks)
+
+
+def _parts(
+    network: NetworkSummary, quantity: Quantity, granularity: Granularity
+) -> dict[tuple[int, int], tuple[int, int]]:
+    """(block, place in it) -> (k×k, 1×1) counts; the place is 0 for a whole block."""
+    found: dict[tuple[int, int], tuple[int, int]] = {}
+    block = place = 0
+    pointwise = False
+    for row in network.layers:
+        if row.kind not in ("conv", "conv1x1", "batch_norm"):
+            continue
+        if row.kind != "batch_norm":
+            pointwise = row.kind == "conv1x1"
+            place = place + 1 if row.block == block else 0
+            block = row.block
+        value = row.parameters if quantity == "parameters" else row.macs
+        key = (block, 0 if granularity == "block" else place + 1)
+        conv, point = found.get(key, (0, 0))
+        found[key] = (conv, point + value) if pointwise else (conv + value, point)
+    return found
+
+
+def _label(block: int, place: int) -> str:
+    if place == 0:
+        return f"block {block}"
+    return f"block {block} k×k" if place == 1 else f"block {block} 1×1 ({place - 1})"
+
+
+def _bar(
+    name: str, color: str, labels: list[str], values: list[float], counts: list[int]
+) -> dict[str, Any]:
+    """A trace of horizontal bars; hovering tells the exact count."""
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": name,
+        "y": labels,
+        "x": values,
+        "customdata": [f"{count:,}" for count in counts],
+        "hovertemplate": "%{y}, " + name + ": %{customdata}<extra></extra>",
+        "offsetgroup": "mine",
+        "marker": {"color": color},
+    }
+
+
+def _count(rows: Iterable[LayerSummary], quantity: Quantity, kinds: tuple[str, ...]) -> int:
+    """Sum over the rows of these kinds; a batch norm counts with the convolution before it."""
+    total, counted = 0, False
+    for row in rows:
+        if row.kind != "batch_norm":
+            counted = row.kind in kinds
+        if counted:
+            total += row.parameters if quantity == "parameters" else row.macs
+    return total
+
+
+def _total(network: NetworkSummary, quantity: Quantity) -> int:
+    return network.total_parameters if quantity == "parameters" else network.total_macs

@@ -1,0 +1,168 @@
+"""The list of all runs: open one with a click, tick several to compare or delete them.
+
+Choices made here:
+
+* A cell's click opens its run, the boxes at the left tick runs; both are Streamlit's own table,
+  which also sorts, searches and scrolls.
+* Streamlit knows the rows of a table by their position. The table's key names the runs in it, so a
+  new run starts a new table (with the same runs ticked) instead of moving the ticks to others.
+* While any run is active the list is drawn anew every two seconds, in a fragment of its own beside
+  the open run's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import streamlit as st
+
+from nin_core.datasets import DATASETS
+from nin_core.recipes import RECIPES
+from nin_core.store import StoreError
+from ui import frame, resources, theme, training
+from ui.components import plot
+from ui.curves import Compared, comparison_figure
+
+if TYPE_CHECKING:
+    from nin_core.store import Run
+
+TICK_SECONDS = 2.0
+MAX_RUNS = 500  # the newest that are listed
+MAX_COMPARED = len(theme.RUNS)
+VISIBLE_ROWS = 10
+
+_TICKED = "tr:ticked"
+
+
+def show(opened: Run | None) -> None:
+    """Draw the list of runs and the comparison of the ticked ones, if there are runs."""
+    runs = resources.store().list_runs(limit=MAX_RUNS)
+    if not runs:
+        return
+    active = any(run.active for run in runs)
+    st.fragment(_live, run_every=TICK_SECONDS if active else None)(
+        None if opened is None else opened.id, active
+    )
+
+
+def _live(opened: int | None, active: bool) -> None:
+    with frame.guarded():
+        runs = resources.store().list_runs(limit=MAX_RUNS)
+        st.subheader("Runs", anchor=False)
+        st.caption("Click a run to open it above; tick two or more to compare them.")
+        training.show_notice("list")
+        _table(runs, opened)
+        ticked = [run for run in runs if run.id in st.session_state.get(_TICKED, ())]
+        _actions(ticked)
+        if len(ticked) > 1:
+            _comparison(ticked[:MAX_COMPARED])
+            if len(ticked) > MAX_COMPARED:
+                st.caption(f"The newest {MAX_COMPARED} of {len(ticked)} ticked runs are drawn.")
+    if active != any(run.active for run in runs) or st.session_state.pop("tr:picked", False):
+        st.rerun()  # to stop ticking, or to open the run that was clicked
+
+
+# --- the table --------------------------------------------------------------------------------
+
+
+def _table(runs: list[Run], opened: int | None) -> None:
+    ids = [run.id for run in runs]
+    key = "tr:runs:" + hashlib.blake2b(repr(ids).encode(), digest_size=8).hexdigest()
+    ticked = st.session_state.get(_TICKED, ())
+    st.dataframe(
+        run_frame(runs, opened),
+        key=key,
+        hide_index=True,
+        height="content" if len(runs) <= VISIBLE_ROWS else 35 * (VISIBLE_ROWS + 1) + 3,
+        on_select=lambda: _selected(ids, key),
+        selection_mode=["multi-row", "single-cell"],
+        selection_default={"selection": {"rows": [ids.index(i) for i in ids if i in ticked]}},
+        placeholder="–",
+        column_config={
+            "Run": st.column_config.NumberColumn(format="#%d", width=60),
+            "Name": st.column_config.TextColumn(width="medium"),
+            "State": st.column_config.TextColumn(width="small"),
+            "Test accuracy": st.column_config.NumberColumn(format="%.1f%%", width="small"),
+            "Epochs": st.column_config.TextColumn(width="small"),
+            "Seconds": st.column_config.NumberColumn(format="%.1f", width="small"),
+            "Created": st.column_config.DatetimeColumn(
+                format="D MMM, HH:mm", timezone=st.context.timezone or "UTC", width="small"
+            ),
+        },
+        alt="All runs, the newest first",
+    )
+
+
+def run_frame(runs: list[Run], opened: int | None = None) -> pd.DataFrame:
+    """The table of runs: a row a run, numbers as numbers so that it sorts."""
+    return pd.DataFrame([_row(run, run.id == opened) for run in runs])
+
+
+def _row(run: Run, is_open: bool) -> dict[str, Any]:
+    state = f"{run.state}, {run.progress:.0%}" if run.state == "running" else run.state
+    data = DATASETS.get(run.dataset)
+    epochs = "–"
+    recipe = "–"
+    if run.train is not None:
+        done = run.step / training.steps_per_epoch(run)
+        epochs = f"{done:.2f}".rstrip("0").rstrip(".") + f" of {run.train.epochs}"
+        recipe = RECIPES[run.train.recipe].title
+    return {
+        "Run": run.id,
+        "Name": f"▸ {run.name}" if is_open else run.name,
+        "State": state,
+        "Test accuracy": None if run.test_accuracy is None else 100 * run.test_accuracy,
+        "Recipe": recipe,
+        "Data set": data.title if data else run.dataset,
+        "Epochs": epochs,
+        "Seconds": run.seconds or None,
+        "Created": run.created_at,
+    }
+
+
+def _selected(ids: list[int], key: str) -> None:
+    selection = st.session_state[key]["selection"]
+    st.session_state[_TICKED] = tuple(ids[row] for row in selection["rows"])
+    if selection["cells"]:
+        picked = ids[selection["cells"][0][0]]
+        if str(picked) != st.query_params.get("run"):
+            training.open_run(picked)
+            st.session_state["tr:picked"] = True
+
+
+# --- the ticked runs --------------------------------------------------------------------------
+
+
+def _actions(ticked: list[Run]) -> None:
+    if not ticked:
+        return
+    what = f"{len(ticked)} ticked run{'s' if len(ticked) > 1 else ''}"
+    with st.popover(f"Delete the {what}", icon=":material/delete:", key="tr:delete-ticked"):
+        if active := [run for run in ticked if run.active]:
+            st.caption(f"Run #{active[0].id} is {active[0].state}; stop it before you delete it.")
+            return
+        st.caption("Their curves, weights and results go with them, for good.")
+        st.button(
+            f"Delete {what} for good",
+            on_click=_delete,
+            args=([run.id for run in ticked],),
+        )
+
+
+def _delete(run_ids: list[int]) -> None:
+    training.attempt("list", training.delete, run_ids)
+    st.session_state["tr:picked"] = True  # the open run may be gone
+
+
+def _comparison(ticked: list[Run]) -> None:
+    store = resources.store()
+    compared = []
+    for run in sorted(ticked, key=lambda run: run.id):
+        try:
+            history = training.with_final_test(run, training.histories().of(store, run))
+        except StoreError:
+            continue
+        compared.append(Compared(training.title(run), history, training.steps_per_epoch(run)))
+    plot(comparison_figure(compared), key="comparison of runs", height=460)

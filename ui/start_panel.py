@@ -1,0 +1,316 @@
+"""The panel in which a run is made ready: recipe, data, a few numbers, what it will cost, Start.
+
+Choices made here:
+
+* What the user changed is kept apart from what the recipe says, so that another recipe or another
+  network brings its own values and a change is shown as one.
+* The plan is checked and its cost predicted before Start can be pressed; a plan that cannot be run
+  disables Start and says why in one sentence.
+* The panel is a fragment: its widgets do not redraw the open run beside it.
+* Start counts: each press belongs to one drawn button, so a double click starts one run.
+* No torch here.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from nin_core import ConfigError, NiNConfig, estimate, jobs, summarize
+from nin_core.data import DatasetStatus, find_dataset
+from nin_core.datasets import DATASETS
+from nin_core.recipes import (
+    MAX_BATCH_SIZE,
+    MAX_EPOCHS,
+    MAX_SEED,
+    MAX_SUBSET,
+    RECIPES,
+    TrainConfig,
+)
+from nin_core.store import MAX_NAME, default_name
+from ui import numbers, resources, training
+
+if TYPE_CHECKING:
+    from nin_core.store import Run
+
+GENERATED = "shapes"  # the data set that is always there
+TIMED_RUNS = 20  # the newest runs from which this computer's speed is taken
+
+# What a session has chosen: {"recipe": …, "dataset": …, "name": …, and changes to the recipe}.
+_DRAFT = "tr:draft"
+_STARTS = "tr:starts"
+# The numbers of a recipe that the panel shows, with their names for people.
+_NUMBERS = {"epochs": "epochs", "learning_rate": "learning rate", "batch_size": "batch size"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that could be started: the network, how it is trained, on what, under which name."""
+
+    network: NiNConfig
+    train: TrainConfig
+    dataset: str
+    name: str | None
+
+
+@st.fragment
+def draw(config: NiNConfig) -> None:
+    """Draw the panel for `config`, the sidebar's network."""
+    draft = st.session_state.setdefault(_DRAFT, {"recipe": "fast", "dataset": "fashion-mnist"})
+    st.caption(_network_line(config))
+    _recipe()
+    status = _dataset()
+    train, problem = _numbers(config)
+    plan = None
+    if train is not None:
+        plan = Plan(config, train, status.name, draft.get("name") or None)
+        problem = _problem(plan)
+        _cost(plan)
+    if problem:
+        st.error(problem)
+    starts = st.session_state.setdefault(_STARTS, 0)
+    st.button(
+        "Start",
+        key=f"tr:start:{starts}",
+        type="primary",
+        icon=":material/play_arrow:",
+        width="stretch",
+        disabled=problem is not None,
+        on_click=_start,
+        args=(plan, starts),
+    )
+    if st.session_state.pop("tr:started", False):
+        st.rerun()  # the open run beside the panel is another one now
+    training.show_notice("start")
+
+
+def _start(plan: Plan, press: int) -> None:
+    if st.session_state.get(_STARTS) != press:
+        return  # the second click of a double click
+    st.session_state[_STARTS] = press + 1
+    run_id = training.attempt("start", _start_run, plan)
+    if run_id is not None:
+        training.open_run(run_id)
+        st.session_state[_DRAFT].pop("name", None)
+        st.session_state["tr:started"] = True
+
+
+def _start_run(plan: Plan) -> int:
+    return jobs.start_run(resources.store(), plan.network, plan.train, plan.dataset, plan.name)
+
+
+# --- the draft --------------------------------------------------------------------------------
+
+
+def _bound(field: str, value: Any) -> dict[str, Any]:
+    """Arguments that have a widget show `value` and write what is chosen into the draft."""
+    key = f"tr:{field}"
+    if st.session_state.get(key) != value or key not in st.session_state:
+        st.session_state[key] = value
+    return {"key": key, "on_change": _changed, "args": (field, key)}
+
+
+def _changed(field: str, key: str) -> None:
+    draft = st.session_state[_DRAFT]
+    draft[field] = st.session_state[key]
+    if field == "recipe":  # another recipe comes with its own numbers
+        _forget_changes()
+
+
+def _forget_changes() -> None:
+    for field in _NUMBERS:
+        st.session_state[_DRAFT].pop(field, None)
+
+
+def _use_generated() -> None:
+    st.session_state[_DRAFT]["dataset"] = GENERATED
+
+
+# --- drawing ----------------------------------------------------------------------------------
+
+
+def _network_line(config: NiNConfig) -> str:
+    name = training.network_name(config)
+    parameters = numbers.short(summarize(config).total_parameters)
+    pooling = "average" if config.global_pool == "avg" else "max"
+    return (
+        f"Trains the sidebar's network: {name}, {parameters} parameters, global {pooling} pooling."
+    )
+
+
+def _recipe() -> None:
+    recipe = st.segmented_control(
+        "Recipe",
+        list(RECIPES),
+        format_func=lambda name: RECIPES[name].title,
+        required=True,
+        width="stretch",
+        **_bound("recipe", st.session_state[_DRAFT]["recipe"]),
+    )
+    st.caption(RECIPES[recipe].description)
+
+
+def _dataset() -> DatasetStatus:
+    name = st.selectbox(
+        "Data set",
+        list(DATASETS),
+        format_func=_dataset_title,
+        **_bound("dataset", st.session_state[_DRAFT]["dataset"]),
+    )
+    status = find_dataset(name)
+    if not status.available:
+        st.info(status.sentence, icon=":material/download:")
+        st.button(
+            f"Take {DATASETS[GENERATED].title} instead",
+            on_click=_use_generated,
+            help="Ten classes of simple shapes that are drawn on the spot; a network learns "
+            "them as it learns photographs.",
+        )
+    elif DATASETS[name].generated:
+        st.caption(status.sentence)
+    return status
+
+
+def _dataset_title(name: str) -> str:
+    info = DATASETS[name]
+    if find_dataset(name).available:
+        return info.title
+    return f"{info.title} (to download, {info.download_bytes / 1e6:.0f} MB)"
+
+
+def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
+    """The number fields; the configuration they make, or why they make none."""
+    draft = st.session_state[_DRAFT]
+    recipe = RECIPES[draft["recipe"]]
+    usual = recipe.configure(config)
+    values = {field: draft.get(field, getattr(usual, field)) for field in _NUMBERS}
+    with st.container(horizontal=True, gap="small"):
+        st.number_input("Epochs", 1, MAX_EPOCHS, **_bound("epochs", values["epochs"]))
+        st.number_input(
+            "Learning rate",
+            1e-6,
+            10.0,
+            step=0.01,
+            format="%g",
+            **_bound("learning_rate", values["learning_rate"]),
+        )
+    with st.container(horizontal=True, gap="small"):
+        st.number_input(
+            "Batch size", 1, MAX_BATCH_SIZE, **_bound("batch_size", values["batch_size"])
+        )
+        st.number_input(
+            "Training images",
+            1,
+            MAX_SUBSET,
+            value=None,
+            step=1000,
+            placeholder="all",
+            **_bound("subset", draft.get("subset")),
+        )
+    changes = {field: value for field, value in values.items() if value != getattr(usual, field)}
+    if changes:
+        said = ", ".join(f"{_NUMBERS[field]} {getattr(usual, field):g}" for field in changes)
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.caption(f"Changed; the recipe has {said}.", width="stretch")
+            st.button("Reset", type="tertiary", on_click=_forget_changes)
+    seed, subset = draft.get("seed", 0), draft.get("subset")
+    try:
+        train = recipe.configure(config, **changes, subset=subset, seed=seed)
+    except ConfigError as error:
+        return None, _sentence(error)
+    with st.container(horizontal=True, gap="small"):
+        st.number_input("Seed", 0, MAX_SEED, **_bound("seed", seed))
+        st.text_input(
+            "Name (optional)",
+            max_chars=MAX_NAME,
+            placeholder=default_name(config, train),
+            **_bound("name", draft.get("name", "")),
+        )
+    return train, None
+
+
+# --- what it will cost, and whether it can be -------------------------------------------------
+
+
+def _cost(plan: Plan) -> None:
+    runs = resources.store().list_runs(states=("finished", "stopped"), limit=TIMED_RUNS)
+    seconds, timed = predicted_seconds(plan, runs)
+    memory = estimate.predict_bytes(plan.network, plan.train)
+    if timed:
+        basis = f"by {timed} earlier run{'s' if timed > 1 else ''}"
+    else:
+        basis = "a first guess, no run has been timed here yet"
+    data = DATASETS[plan.dataset]
+    steps = plan.train.epochs * estimate.steps_per_epoch(plan.train, data.train_size)
+    st.caption(
+        f"{steps:,} steps: about **{numbers.duration(seconds)}** ({basis}) and "
+        f"**{numbers.size(memory)}**, besides PyTorch's own half a gigabyte."
+    )
+    active = resources.store().list_runs(states=("queued", "running"))
+    if len(active) >= jobs.available_cores():
+        st.caption(f"{len(active)} runs are active, so this one waits for its turn.")
+
+
+def predicted_seconds(plan: Plan, runs: list[Run]) -> tuple[float, int]:
+    """Seconds the plan will take, and by how many of `runs` this computer's speed is known."""
+    timed = [
+        (run.network, run.examples_per_second)
+        for run in runs
+        if run.network is not None and run.examples_per_second
+    ]
+    data = DATASETS[plan.dataset]
+    seconds = estimate.predict_seconds(
+        plan.network,
+        plan.train,
+        train_size=data.train_size,
+        test_size=data.test_size,
+        speed=estimate.measured_speed(timed) or 1.0,
+    )
+    return seconds, len(timed)
+
+
+def _problem(plan: Plan) -> str | None:
+    """Why the plan cannot be run, in one sentence; None if it can."""
+    try:
+        jobs.check_dataset(plan.network, plan.dataset)
+    except ConfigError as error:
+        return _sentence(error)
+    available = available_bytes()
+    return None if available is None else memory_problem(plan, available)
+
+
+def memory_problem(plan: Plan, available: int) -> str | None:
+    """What to change if a training step needs more than `available` bytes; None if it fits."""
+    needed = estimate.predict_bytes(plan.network, plan.train)
+    if needed <= available:
+        return None
+    said = (
+        f"A training step needs {numbers.size(needed)}, but only {numbers.size(available)} of "
+        "memory are free"
+    )
+    batch = plan.train.batch_size
+    while batch > 1:
+        batch //= 2
+        if estimate.predict_bytes(plan.network, replace(plan.train, batch_size=batch)) <= available:
+            return f"{said}; a batch size of {batch} would fit."
+    return f"{said}; narrower blocks or a smaller image would help."
+
+
+def available_bytes() -> int | None:
+    """Memory that a new process could take; None where the system does not tell."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _sentence(error: ConfigError) -> str:
+    text = str(error)
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,491 @@
+"""The run that is open on the Training page: which one, how it goes, what can be done with it.
+
+Choices made here:
+
+* The page only reads the store. What is drawn follows from the run's number in the URL
+  (`?run=5`), so a reload, a link, another tab or another person sees the same; without one the
+  session's last run is opened, else the one that trains, else the newest.
+* While something is to come (the run is active, or its worker still measures it), a fragment draws
+  status, figures and chart twice a second; when the state changes, the whole page is drawn once
+  and a run that has ended does not tick.
+* The fragment's parts have fixed places, so the chart stays where it is when a message comes.
+* Points are read once per server, only those that are new, and shared by all its sessions.
+* A store that does not answer for a moment leaves the last picture on the page, with a sentence.
+* No torch here.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import streamlit as st
+
+from nin_core import ConfigError, NiNConfig, estimate, jobs, preset_name, summarize
+from nin_core.datasets import DATASETS
+from nin_core.store import RunNotFound, StoreError
+from ui import architecture, frame, numbers, resources, theme
+from ui.components import plot
+from ui.curves import History, training_figure
+
+if TYPE_CHECKING:
+    from nin_core.store import Run, RunStore
+
+TICK_SECONDS = 0.5
+CHART_HEIGHT = 480
+MAX_HISTORIES = 32  # runs whose points a server keeps at hand
+
+_OPEN = "tr:open"
+_NOTICE = "tr:notice"
+
+STATES: dict[str, tuple[str, str]] = {  # icon and colour of a badge
+    "queued": (":material/hourglass_empty:", "gray"),
+    "running": (":material/play_arrow:", "blue"),
+    "finished": (":material/check:", "green"),
+    "stopped": (":material/stop:", "orange"),
+    "interrupted": (":material/link_off:", "violet"),
+    "failed": (":material/error:", "red"),
+}
+
+# The parts that tick are never stale: fading them while they are drawn anew would be a flicker.
+_STYLE = """
+<style>
+.nin-figures { display: flex; flex-wrap: wrap; gap: .4rem 2rem; line-height: 1.3; }
+.nin-figures > div { min-width: 6.5rem; font-size: 0.8rem; }
+.nin-figures > div > span { opacity: .85; }
+.nin-figures i { display: inline-block; width: .65rem; height: .65rem; margin-right: .35rem;
+  border-radius: 2px; }
+.nin-figures b { display: block; font-size: 1.35rem; font-weight: 400;
+  font-variant-numeric: tabular-nums; }
+.nin-figures small { display: block; font-size: 0.75rem; opacity: .75; min-height: 1.3em; }
+.st-key-tr-live [data-stale="true"], .st-key-tr-live[data-stale="true"] { opacity: 1 !important; }
+</style>
+"""
+
+
+# --- which run is open ------------------------------------------------------------------------
+
+
+def opened() -> Run | None:
+    """The run that the page shows; None if there is none, which is then said."""
+    store = resources.store()
+    linked = st.query_params.get("run")
+    if linked is not None:
+        if not (linked.isdecimal() and len(linked) < 10):
+            st.warning(f"The link's run {linked[:20]!r} is no number; open a run from the list.")
+            return None
+        try:
+            run = store.get(int(linked))
+        except RunNotFound as error:
+            st.warning(f"{error} Open another one from the list.", icon=":material/link_off:")
+            return None
+        st.session_state[_OPEN] = run.id
+        return run
+    run = _session_run(store) or _latest_run(store)
+    if run is not None:
+        open_run(run.id)
+    return run
+
+
+def open_run(run_id: int) -> None:
+    """Have the page show this run from the next rerun on, and the URL name it."""
+    st.session_state[_OPEN] = run_id
+    st.query_params["run"] = str(run_id)
+
+
+def _session_run(store: RunStore) -> Run | None:
+    if _OPEN not in st.session_state:
+        return None
+    try:
+        return store.get(st.session_state[_OPEN])
+    except RunNotFound:
+        return None
+
+
+def _latest_run(store: RunStore) -> Run | None:
+    runs = store.list_runs(limit=1, states=("running",)) or store.list_runs(limit=1)
+    return runs[0] if runs else None
+
+
+# --- telling what went wrong ------------------------------------------------------------------
+
+
+def attempt(place: str, action: Callable[..., Any], *args: Any) -> Any:
+    """Do what a button asks for; its failure becomes a sentence for `show_notice(place)`."""
+    try:
+        return action(*args)
+    except (StoreError, ConfigError) as error:
+        sentence = str(error)
+        st.session_state[_NOTICE] = place, sentence[:1].upper() + sentence[1:]
+        return None
+
+
+def show_notice(place: str) -> None:
+    """The sentence of the last action that failed at this place of the page, once."""
+    if st.session_state.get(_NOTICE, ("", ""))[0] == place:
+        st.error(st.session_state.pop(_NOTICE)[1])
+
+
+# --- the open run -----------------------------------------------------------------------------
+
+
+def welcome(config: NiNConfig) -> None:
+    """What to do while no run is open, and the empty axes in which one's curves will appear."""
+    if resources.store().list_runs(limit=1):
+        st.markdown("**No run is open.** Start one, or click one in the list of runs below.")
+        return
+    st.markdown(
+        "**No network has been trained here yet.** Choose a recipe, or leave all as it is, and "
+        "press **Start**: the curves appear here while the network learns, and the run goes on "
+        "even if you close the page."
+    )
+    axes = training_figure(History(), steps_per_epoch=1, end=1.0, num_classes=config.num_classes)
+    plot(axes, key="curves of no run", height=CHART_HEIGHT)
+
+
+def show(run: Run, config: NiNConfig) -> None:
+    """Draw the open run: its name, what can be done with it, and how it goes."""
+    st.html(_STYLE)
+    _header(run, config)
+    ticking = run.active or run.worker is not None
+    st.fragment(_live, run_every=TICK_SECONDS if ticking else None)(run.id, run.state, ticking)
+
+
+def title(run: Run) -> str:
+    """How a run is called wherever runs are listed: "#5 nin-slim-128 · fast · seed 0"."""
+    return f"#{run.id} {run.name}"
+
+
+def network_name(network: NiNConfig) -> str:
+    """A preset's name, or what sets the network apart: "NiN 6-16-32 @ 128 px"."""
+    widths = "-".join(map(str, network.widths))
+    return preset_name(network) or f"NiN {widths} @ {network.image_size} px"
+
+
+def _header(run: Run, config: NiNConfig) -> None:
+    icon, color = STATES.get(run.state, (":material/help:", "gray"))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.subheader(_plain(title(run)), anchor=False, width="content")
+        st.badge(run.state, icon=icon, color=color)
+    st.caption(_plain(_described(run)))
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        with st.popover("Rename or delete", icon=":material/edit:"):
+            _rename_and_delete(run)
+        if run.network is not None and run.network != config:
+            st.button(
+                "Put this network in the sidebar",
+                key="tr:show",
+                icon=":material/account_tree:",
+                on_click=architecture.show,
+                args=(run.network,),
+            )
+        if run.has_checkpoint and run.problem is None:
+            st.page_link(
+                frame.page("pages/feature_maps.py"),
+                label="See its feature maps",
+                query_params={"run": str(run.id)},
+            )
+
+
+def _described(run: Run) -> str:
+    parts = []
+    if run.network is not None:
+        parameters = summarize(run.network).total_parameters
+        parts.append(f"{network_name(run.network)} ({parameters:,} parameters)")
+    data = DATASETS.get(run.dataset)
+    parts.append(data.title if data else run.dataset)
+    if run.train is not None:
+        train = run.train
+        images = f"{train.subset:,} images, " if train.subset else ""
+        epochs = f"{train.epochs} epoch{'s' if train.epochs > 1 else ''}"
+        parts.append(
+            f"{train.recipe} recipe: {images}{epochs}, batch {train.batch_size}, "
+            f"learning rate {train.learning_rate:g}, seed {train.seed}"
+        )
+    if run.started_at is not None:
+        parts.append(f"started {local_time(run.started_at):%-d %b %H:%M}")
+    return " · ".join(parts)
+
+
+def _rename_and_delete(run: Run) -> None:
+    key = f"tr:name:{run.id}"
+    st.text_input("Name", run.name, max_chars=100, key=key)
+    st.button("Rename", on_click=_rename, args=(run.id, key))
+    st.divider()
+    if run.active:
+        st.caption(f"Run #{run.id} is {run.state}; stop it before you delete it.")
+        return
+    st.caption("Deleting takes the curves, the weights and the results with it, for good.")
+    st.button(f"Delete run #{run.id}", icon=":material/delete:", on_click=_delete, args=(run.id,))
+
+
+def _rename(run_id: int, key: str) -> None:
+    attempt("run", resources.store().rename, run_id, st.session_state[key])
+
+
+def _delete(run_id: int) -> None:
+    attempt("run", delete, [run_id])
+
+
+def delete(run_ids: list[int]) -> None:
+    """Delete runs, and show them no longer.
+
+    Raises:
+        StoreError: for the first that cannot be deleted.
+    """
+    for run_id in run_ids:
+        resources.store().delete(run_id)
+        if st.session_state.get(_OPEN) == run_id:
+            del st.session_state[_OPEN]
+        if st.query_params.get("run") == str(run_id):
+            del st.query_params["run"]
+
+
+# --- what ticks -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A run as it was read last: its row, its points, the runs before it in the queue, its log."""
+
+    run: Run
+    history: History
+    ahead: int = 0
+    log: str = ""
+
+
+def _live(run_id: int, drawn_state: str, ticking: bool) -> None:
+    """Status, messages, figures and chart of a run, as it is now."""
+    with st.container(key="tr-live"):
+        status, messages, figures, chart = (st.container() for _ in range(4))
+    try:
+        seen = _look(run_id, ticking)
+    except RunNotFound:
+        st.rerun()
+    except StoreError as error:
+        with messages:
+            st.warning(f"The run store does not answer: {error}", icon=":material/database_off:")
+        seen = st.session_state.get("tr:seen")
+        if seen is None or seen.run.id != run_id:
+            return
+    else:
+        run = seen.run
+        if run.state != drawn_state or (ticking and not run.active and run.worker is None):
+            st.rerun()
+        st.session_state["tr:seen"] = seen
+    with status:
+        _status(seen)
+    with messages:
+        _messages(seen)
+    with figures:
+        _figures(seen.run, seen.history)
+    with chart:
+        _chart(seen.run, seen.history)
+
+
+def _look(run_id: int, ticking: bool) -> _Seen:
+    store = resources.store()
+    if ticking:
+        jobs.advance(store)  # whatever died since, and whatever may start now
+    run = store.get(run_id)
+    ahead, log = 0, ""
+    if run.state == "queued":
+        ahead = sum(other.id < run_id for other in store.list_runs(states=("queued",)))
+    elif run.state == "failed":
+        log = store.log(run_id)
+    return _Seen(run, histories().of(store, run), ahead, log)
+
+
+def _status(seen: _Seen) -> None:
+    run = seen.run
+    if run.state == "queued" and run.worker is not None:
+        _progress(run, "Starting a worker process …")
+    elif run.state == "queued":
+        place = "it is the next" if not seen.ahead else f"{seen.ahead} are before it"
+        slots = jobs.available_cores()
+        at_once = "one run trains at a time" if slots == 1 else f"{slots} runs train at once"
+        _progress(run, f"Waiting for its turn: {at_once}, {place}")
+    elif run.state == "running" and not run.step:
+        phase = run.phase or "starting"
+        _progress(run, f"{phase[:1].upper()}{phase[1:]} …")
+    elif run.state == "running":
+        epochs = run.train.epochs if run.train else "?"
+        parts = [f"Epoch {run.epoch} of {epochs}", f"step {run.step:,} of {run.total_steps or 0:,}"]
+        if run.examples_per_second:
+            parts.append(f"{run.examples_per_second:,.0f} images/s")
+        if run.seconds_left is not None:
+            parts.append(f"{numbers.duration(run.seconds_left)} left")
+        _progress(run, " · ".join(parts))
+    elif run.worker is not None:
+        st.caption("Measuring it on the test set …")
+
+
+def _progress(run: Run, text: str) -> None:
+    stopping = run.desired_state == "stopped"
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        st.progress(run.progress, "Stopping …" if stopping else text)
+        st.button(
+            "Stop",
+            key="tr:stop",
+            icon=":material/stop:",
+            disabled=stopping,
+            on_click=_stop,
+            args=(run.id,),
+            help="Ends the run within a second and keeps what it has learned.",
+        )
+
+
+def _stop(run_id: int) -> None:
+    attempt("run", jobs.stop_run, resources.store(), run_id)
+
+
+def _messages(seen: _Seen) -> None:
+    run = seen.run
+    show_notice("run")
+    if run.problem:
+        st.warning(run.problem)
+    if run.state == "failed":
+        st.error(f"This run failed. {run.error or ''}", icon=":material/error:")
+        if seen.log:
+            with st.expander("The worker's log"):
+                st.code(seen.log, language=None, height=300)
+    elif run.state == "interrupted":
+        kept = (
+            f"Its weights after {run.step:,} steps are kept."
+            if run.has_checkpoint
+            else "It had not kept any weights yet."
+        )
+        st.warning(
+            f"This run was interrupted. {run.error or ''} {kept}", icon=":material/link_off:"
+        )
+    elif run.state == "stopped" and not run.step:
+        st.info("This run was stopped before its first step: there was nothing to keep.")
+    if run.diagnosis:
+        st.warning(f"**Diagnosis:** {run.diagnosis}", icon=":material/troubleshoot:")
+
+
+def _figures(run: Run, history: History) -> None:
+    if not len(history.step) and run.test_accuracy is None:
+        return
+    loss, accuracy, images = _latest(run, history)
+    data = DATASETS.get(run.dataset)
+    note = "not measured yet" if run.active else "not measured"
+    if run.test_accuracy is not None:
+        examples = run.test_examples or 0
+        whole = data is not None and examples >= data.test_size
+        note = f"{'all' if whole else 'estimate on'} {examples:,} test images"
+    shown = (
+        ("Test accuracy", theme.TEST_ACCURACY, _share(run.test_accuracy), note),
+        ("Training accuracy", theme.TRAIN_ACCURACY, _share(accuracy), images),
+        ("Training loss", theme.TRAIN_LOSS, "–" if loss is None else f"{loss:.3f}", images),
+        ("Training time", "", numbers.duration(run.seconds), f"{run.step:,} steps"),
+    )
+    swatch = "<i style='background:{}'></i>"
+    body = "".join(
+        f"<div role='listitem'><span>{color and swatch.format(color)}{label}</span>"
+        f"<b>{value}</b><small>{escape(note)}</small></div>"
+        for label, color, value, note in shown
+    )
+    st.html(f"<div class='nin-figures' role='list' aria-label='Latest figures'>{body}</div>")
+
+
+def _latest(run: Run, history: History) -> tuple[float | None, float | None, str]:
+    """Loss and accuracy at the end of the curves, and over how many images they are means."""
+    if not len(history.step):
+        return None, None, ""
+    loss, accuracy = float(history.train_loss[-1]), float(history.train_accuracy[-1])
+    images = ""
+    if run.train is not None:
+        before = history.step[-2] if len(history.step) > 1 else 0
+        images = f"last {(history.step[-1] - before) * run.train.batch_size:,.0f} images"
+    return (
+        loss if math.isfinite(loss) else None,
+        accuracy if math.isfinite(accuracy) else None,
+        images,
+    )
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _chart(run: Run, history: History) -> None:
+    if run.network is None or run.train is None or (not run.active and not len(history.step)):
+        return
+    figure = training_figure(
+        with_final_test(run, history),
+        steps_per_epoch=steps_per_epoch(run),
+        end=run.train.epochs if run.active or run.state == "finished" else None,
+        num_classes=run.network.num_classes,
+    )
+    plot(figure, key=f"curves of run {run.id}", height=CHART_HEIGHT)
+
+
+# --- what other parts of the page use ---------------------------------------------------------
+
+
+def steps_per_epoch(run: Run) -> float:
+    """Steps of one epoch of a run, by which its curves are laid over epochs."""
+    if run.train is None:
+        return 1.0
+    if run.total_steps:
+        return run.total_steps / run.train.epochs
+    data = DATASETS.get(run.dataset)
+    return estimate.steps_per_epoch(run.train, data.train_size if data else 60_000)
+
+
+def with_final_test(run: Run, history: History) -> History:
+    """A run's points with the test that was made after its end, which has no row of its own."""
+    if run.active or not run.has_evaluation or run.test_accuracy is None or not run.test_examples:
+        return history
+    data = DATASETS.get(run.dataset)
+    whole = data is not None and run.test_examples >= data.test_size
+    return history.tested(run.step, run.test_accuracy, run.test_examples, whole=whole)
+
+
+def local_time(moment: datetime) -> datetime:
+    """A moment in the time zone of the browser."""
+    try:
+        return moment.astimezone(ZoneInfo(st.context.timezone or "UTC"))
+    except (ValueError, OSError):  # ZoneInfoNotFoundError is a KeyError on some systems
+        return moment
+
+
+class Histories:
+    """The points of the runs that were looked at last, for all sessions of this server."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[int, datetime], History] = OrderedDict()
+
+    def of(self, store: RunStore, run: Run) -> History:
+        """All points of `run`, of which only the new ones are read."""
+        key = (run.id, run.created_at)  # another database may give the same numbers
+        with self._lock:
+            history = self._kept.get(key, History())
+        # Two sessions may read the same rows; each extends what it has, so none is added twice.
+        history = history.extended(store.metrics(run.id, history.last_id))
+        with self._lock:
+            self._kept[key] = history
+            self._kept.move_to_end(key)
+            while len(self._kept) > MAX_HISTORIES:
+                self._kept.popitem(last=False)
+        return history
+
+
+@st.cache_resource(show_spinner=False)
+def histories() -> Histories:
+    """The one `Histories` of this server."""
+    return Histories()
+
+
+def _plain(text: str) -> str:
+    """A text that Markdown shows as it is: names are people's."""
+    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|$~:<>^&" else c for c in text)
