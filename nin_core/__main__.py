@@ -18,6 +18,7 @@ import json
 import math
 import signal
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -208,10 +209,13 @@ class _Printer:
 
 
 def _runs(options: argparse.Namespace) -> int:
+    from .jobs import advance
     from .store import RunStore, StoreError
 
     try:
-        runs = RunStore().list_runs(limit=options.limit)
+        store = RunStore()
+        advance(store, slots=0)  # whose worker died is said so; nothing is started
+        runs = store.list_runs(limit=options.limit)
     except StoreError as error:
         raise CommandError(str(error)) from error
     if options.json:
@@ -232,7 +236,7 @@ def _runs(options: argparse.Namespace) -> int:
             "" if run.test_accuracy is None else f"{run.test_accuracy:.1%}",
             f"{run.seconds:.0f} s" if run.seconds else "",
             run.created_at.astimezone().strftime("%Y-%m-%d %H:%M"),
-            run.error or run.diagnosis or run.problem or "",
+            textwrap.shorten(run.error or run.diagnosis or run.problem or "", 60, placeholder=" …"),
         )
         for run in runs
     ]

@@ -34,7 +34,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TextIO
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -185,28 +185,6 @@ def find_dataset(name: str | DatasetInfo, *, folder: Path | None = None) -> Data
         f"({size:.0f} MB), or {_by_hand(info, root)}."
     )
     return DatasetStatus(info.name, info.title, False, "", sentence)
-
-
-def fetch(name: str, out: TextIO) -> str:
-    """The `data` command: find or fetch a data set, verify it, and say where it is.
-
-    Args:
-        out: where progress goes, a line for each further tenth of a download.
-
-    Raises:
-        DataError: when it cannot be had.
-    """
-    said = -1
-
-    def progress(sentence: str, fraction: float) -> None:
-        nonlocal said
-        if int(fraction * 10) != said:
-            said = int(fraction * 10)
-            print(sentence, file=out, flush=True)
-
-    dataset = load_dataset(name, progress=progress)
-    train, test = len(dataset.train_labels), len(dataset.test_labels)
-    return f"{dataset.source} {train:,} training and {test:,} test images."
 
 
 # --- finding the files ------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from .summary import BYTES, summarize
 # Training (forward, backward, update) on the reference thread.
 SECONDS_PER_VALUE = 5e-9
 SECONDS_PER_MAC = 1 / 32e9
+SECONDS_PER_STEP = 2e-3  # Python and the calls into torch, whatever the batch
 FORWARD_SHARE = 1 / 3  # of a training step: the backward pass costs two forward passes
 
 EVENT_SECONDS = 0.3  # on two ordinary cores, i.e. what the page needs for a curve that moves
@@ -37,7 +38,8 @@ def event_interval(network: NiNConfig, batch_size: int) -> int:
     By the cost of the configuration, not by the clock, so that a run reports at the same steps
     wherever and whenever it is repeated.
     """
-    return max(1, round(EVENT_SECONDS / (seconds_per_image(network) * batch_size)))
+    step = SECONDS_PER_STEP + seconds_per_image(network) * batch_size
+    return max(1, round(EVENT_SECONDS / step))
 
 
 def steps_per_epoch(config: TrainConfig, train_size: int) -> int:
@@ -64,7 +66,8 @@ def predict_seconds(
     """
     train = min(config.subset or train_size, train_size)
     images = config.epochs * (train + FORWARD_SHARE * test_size)
-    return images * seconds_per_image(network) / speed
+    steps = config.epochs * steps_per_epoch(config, train_size)
+    return (images * seconds_per_image(network) + steps * SECONDS_PER_STEP) / speed
 
 
 def predict_bytes(network: NiNConfig, config: TrainConfig) -> int:

@@ -6,7 +6,7 @@ line's `train` does the same work in its own process (`work_on`).
 Choices made here:
 
 * Two threads. The main thread loads, builds and trains; it never waits for the database. The
-  `Reporter` thread writes metrics and the sign of life every half second, and asks five times a
+  `Reporter` thread writes metrics and the sign of life every half second, and asks several times a
   second whether the run is to stop.
 * The claim comes first and PyTorch is imported after it, so that the page shows the run as
   running at once. Every stage has a phase, a few words for the page.
@@ -68,12 +68,15 @@ if TYPE_CHECKING:
     from .recipes import TrainConfig
     from .training import EpochEvent, StepEvent
 
-POLL_SECONDS = 0.2
+PHASE_MEASURING = "measuring the test set"
+POLL_SECONDS = 0.15
 FLUSH_SECONDS = 0.5
 CHECKPOINT_SECONDS = 10.0
 CHECKPOINT_SHARE = 0.05  # of the time may go into writing checkpoints; large ones come less often
-GRACE_SECONDS = 0.3  # for the training loop to come round after a stop, before it is done for it
-PROBE_IMAGES = 500  # for the diagnosis
+GRACE_SECONDS = 0.15  # for the training loop to come round after a stop, before it is done for it
+UPDATE_SECONDS = 5.0  # more than any optimizer takes to change the weights
+# Images for the diagnosis: what PROBE_SECONDS suffice for, within bounds.
+PROBE_SECONDS, LEAST_PROBE, MOST_PROBE = 2.0, 50, 500
 EVALUATION_SECONDS = 10.0  # a stopped run is measured on as many test images as this allows
 STUCK_SECONDS = 30.0  # how long the last step of a stopped run may take; then no evaluation
 # How long the database may fail before the worker gives up; one that is gone will not come back.
@@ -139,13 +142,18 @@ class Weights:
 
         With `close` there will be no further step: the training loop gets `Stopped` instead.
         """
-        with self._whole:
+        # A step that failed half way never gives the lock back: its weights are worth nothing.
+        if not self._whole.acquire(timeout=UPDATE_SECONDS):
+            return None
+        try:
             self._closed = self._closed or close
             if not self.step:
                 return None
             found = dict(self._model.named_parameters()) | self._buffers
             tensors = {name: t.detach().cpu().clone().contiguous() for name, t in found.items()}
             return Snapshot(self.step, self.epoch, tensors)
+        finally:
+            self._whole.release()
 
     def release(self) -> None:
         """Take the hooks away."""
@@ -308,7 +316,7 @@ class Reporter:
         if self._stop_since is not None and moment - self._stop_since >= GRACE_SECONDS:
             snapshot = self._weights.snapshot(close=True) if self._weights else None
             self._forced_at = moment
-            self._finish("stopped", snapshot)
+            self._finish("stopped", snapshot, phase=snapshot and PHASE_MEASURING)
             if snapshot is None:
                 self._leave("Stopped before the first step.", 0)
         elif moment - self._flushed_at >= FLUSH_SECONDS:
@@ -398,17 +406,22 @@ def work_on(
     run_id: int,
     attempt: int,
     on_event: Callable[[StepEvent | EpochEvent], None] | None = None,
+    *,
+    polite: bool = False,
 ) -> Reporter:
     """Train the run that was claimed as `attempt`, measure it, and record everything.
 
     Args:
         on_event: called with every event of `fit`, in this thread.
+        polite: leave the cores to whoever else wants them, above all the dashboard.
 
     Returns:
         the reporter, whose `state` is the final one ("failed" included).
     """
     reporter = Reporter(store, run_id, attempt)
     with reporter.reporting():
+        if polite:
+            _lower_priority()
         job = None
         try:
             job = _Job(store, store.get(run_id), attempt, reporter)
@@ -500,7 +513,7 @@ class _Job:
         reporter.end(
             "finished" if complete else "stopped",
             weights.snapshot(),
-            phase="measuring the test set",
+            phase=PHASE_MEASURING,
         )
 
     def measure(self) -> None:
@@ -519,31 +532,34 @@ class _Job:
             "std": self.dataset.std if self.config.standardize else None,
             "device": self.device,
         }
-        probe = slice(PROBE_IMAGES)
-        diagnosis = diagnose(self.model, images[probe], labels[probe], **how)
-        if diagnosis is not None:
-            store.note(run_id, self._attempt, diagnosis=diagnosis.sentence)
         # A finished run takes the time it needs, unless it is told to stop meanwhile.
         seconds = EVALUATION_SECONDS if reporter.state == "stopped" else math.inf
-        deadline, signals = time.monotonic() + seconds, reporter.signals
+        began, signals = time.monotonic(), reporter.signals
         result = evaluate(
             self.model,
             images,
             labels,
             **how,
-            should_stop=lambda: time.monotonic() > deadline or reporter.signals > signals,
+            should_stop=lambda: time.monotonic() - began > seconds or reporter.signals > signals,
         )
-        if len(result.logits):
+        measured = len(result.logits)
+        if measured:
             store.save_evaluation(
                 run_id,
                 pack_logits(result.logits.numpy()),
-                images=len(result.logits),
+                images=measured,
                 classes=self.network.num_classes,
                 step=reporter.final.step,
                 loss=result.loss,
                 accuracy=result.accuracy,
                 attempt=self._attempt,
             )
+        speed = measured / max(time.monotonic() - began, 1e-3)
+        probe = slice(max(LEAST_PROBE, min(MOST_PROBE, int(speed * PROBE_SECONDS))))
+        diagnosis = diagnose(self.model, images[probe], labels[probe], **how)
+        # That a few steps were not enough to learn is no news; that maps are dead is.
+        if diagnosis and (reporter.state == "finished" or diagnosis.dead_class_maps):
+            store.note(run_id, self._attempt, diagnosis=diagnosis.sentence)
 
 
 def _row(event: StepEvent | EpochEvent, test_size: int) -> MetricRow:
@@ -577,14 +593,18 @@ def sentence_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:300] or 'no message'}"
 
 
-# --- the process ------------------------------------------------------------------------------
+def _lower_priority() -> None:
+    """Let others go first from here on.
 
-
-def lower_priority() -> None:
-    """Let pages go first; workers only use what is left of the cores."""
+    On Linux this is the calling thread and the threads that it starts, PyTorch's among them; the
+    reporter, which runs already, keeps its priority and answers quickly.
+    """
     if hasattr(os, "setpriority") and os.getpriority(os.PRIO_PROCESS, 0) < NICENESS:
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+
+
+# --- the process ------------------------------------------------------------------------------
 
 
 def leave_run(store: RunStore, run_id: int, attempt: int, log: str = "") -> None:
@@ -612,9 +632,8 @@ def main(arguments: list[str]) -> int:
     if attempt is None:
         print(f"Run #{run_id} does not wait for a worker (any more).", file=sys.stderr)
         return 0
-    lower_priority()
     faulthandler.enable()  # a crash inside PyTorch leaves its trace in the log
-    reporter = work_on(store, run_id, attempt)
+    reporter = work_on(store, run_id, attempt, polite=True)
     print(reporter.trouble, end="", file=sys.stderr, flush=True)
     leave_run(store, run_id, attempt, reporter.trouble)
     # The process that started this one moves the queue on when it ends. Without it:

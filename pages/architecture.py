@@ -66,7 +66,7 @@ with st.container(horizontal=True):
     st.metric(
         "Receptive field",
         f"{seen} px",
-        f"of {config.image_size} px image",
+        f"image: {config.image_size} px",
         delta_color="off",
         delta_arrow="off",
         width=165,
@@ -84,7 +84,8 @@ st.html(diagram.responsive_style("architecture-diagram"))
 st.caption(
     "Height and depth of a volume: the sides of its map, on the image's own scale. Length: the "
     "square root of its channels. The light rod is one pixel's channels, which a 1×1 convolution "
-    "mixes; the small window on a face is the next layer's. ReLU follows every convolution"
+    "mixes; the small window on a face is the next layer's. "
+    f"{'Batch norm and ReLU follow' if config.batch_norm else 'ReLU follows'} every convolution"
     f"{'' if config.final_relu else ' but the last'}."
 )
 for note in (notes.field_note(network), notes.flooring_note(network)):
@@ -119,13 +120,13 @@ with st.container(horizontal=True, vertical_alignment="center"):
         on_click="ignore",
         width="content",
     )
-table, unit = tables.layer_table(network, rows)
+table, columns = tables.layer_table(network, rows)
 st.dataframe(
     table,
     key="architecture:table",
     hide_index=True,
     height="content",
-    column_config=tables.column_config(unit),
+    column_config=columns,
 )
 
 # --- where it sits ----------------------------------------------------------------------------

@@ -8,9 +8,10 @@ frame.begin()
 st.title("NiN Explorer")
 st.markdown("**Take the Network-in-Network architecture apart: its cost, its training, its maps.**")
 home.doors()
-left, right = st.columns([3, 2], gap="large")
+left, right = st.columns(2, gap="large")
 with left:
-    home.idea()
+    home.picture()
 with right:
+    home.words()
     home.latest_runs()
     home.data_status()

@@ -23,13 +23,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from html import escape
 from typing import NamedTuple
 
-from nin_core import LayerSummary, NiNConfig, summarize
+from nin_core import LayerSummary, NetworkSummary, NiNConfig, summarize
 from ui import numbers, theme
 
-WIDTHS = (358, 640, 960)  # pixels: a telephone, half a screen, a page beside the sidebar
+# Pixels of a page's text column: a telephone, and windows of 1024, 1280 and 1440 with the sidebar.
+WIDTHS = (358, 550, 800, 960)
 SLANT = (0.40, 0.26)  # of a side: how far the volume's depth goes right and up
 FONT = 12.0
 SMALLEST = 1.5  # pixels: a 1×1 map must not vanish
@@ -59,9 +61,8 @@ _INSET = 6.0  # of the cells in their card
 _CARD_TOP = 24.0
 _BETWEEN = 14.0  # between parts in a row
 _ROWS = 18.0  # between rows
-_WIDTHS = dict.fromkeys(" .,:;ijl()", 0.3) | dict.fromkeys(
-    "mwMW", 0.86
-)  # in font sizes; the other letters: see text_width
+# Widths of letters, in font sizes; those of the others are in `text_width`.
+_WIDTHS = dict.fromkeys(" .,:;ijl()", 0.3) | dict.fromkeys("mwMW", 0.86)
 _MAX_DOTS = 12
 
 
@@ -122,11 +123,12 @@ class Scale(NamedTuple):
         return self.channel * math.sqrt(channels)
 
 
-def scale_for(config: NiNConfig, width: int) -> Scale:
-    """The scale of the drawing of `config` that is `width` pixels wide."""
-    size = size_for(width)
-    largest = max(row.output_shape[1] for row in summarize(config).layers if row.block)
-    return Scale(min(size.image / config.image_size, size.map / largest), size.channel, size.gap)
+def scale_for(network: NetworkSummary, size: Size) -> Scale:
+    """The scale at which `network` is drawn in this size."""
+    largest = max(row.output_shape[1] for row in network.layers if row.block)
+    return Scale(
+        min(size.image / network.input_shape[1], size.map / largest), size.channel, size.gap
+    )
 
 
 def network_svg(config: NiNConfig, width: int = 1000) -> str:
@@ -170,7 +172,6 @@ def responsive_style(key: str) -> str:
 
 def describe(config: NiNConfig) -> str:
     """The drawing in words, for those who do not see it."""
-    rows = summarize(config).layers
     blocks = [
         f"block {number}: {block.kernel_size}×{block.kernel_size} convolution and "
         f"{len(block.channels) - 1} 1×1 to {block.channels[-1]} channels"
@@ -178,7 +179,7 @@ def describe(config: NiNConfig) -> str:
     ]
     head = "average" if config.global_pool == "avg" else "max"
     return (
-        f"Network in Network on {numbers.shape((config.in_channels, *rows[0].input_shape[1:]))}: "
+        f"Network in Network on {config.in_channels}×{config.image_size}×{config.image_size}: "
         f"{'; '.join(blocks)}; global {head} pooling to {config.num_classes} logits."
     )
 
@@ -186,35 +187,56 @@ def describe(config: NiNConfig) -> str:
 # --- what is drawn, in order ------------------------------------------------------------------
 
 
-def _parts(config: NiNConfig, width: int) -> Iterator[Part]:
-    """Input, blocks with their pooling, dropout, head: the pieces that a row break may separate."""
-    scale = scale_for(config, width)
-    rows = summarize(config).layers
+class _Piece(NamedTuple):
+    """Cells that belong together: those of a block, or a single one of another role."""
+
+    role: str
+    cells: tuple[Part, ...]
+    title: str = ""
+
+
+@lru_cache(maxsize=32)
+def _pieces(config: NiNConfig, size: Size) -> tuple[_Piece, ...]:
+    """Input, blocks, poolings, dropout and head in order; the same for all widths of one size."""
+    network = summarize(config)
+    scale = scale_for(network, size)
+    rows = network.layers
     drawn = [row for row in rows if row.kind not in ("relu", "batch_norm", "flatten")]
     following = dict(zip((row.name for row in drawn), drawn[1:], strict=False))
-    yield _input(config, scale, drawn[0])
+    pieces = [_Piece("input", (_input(config, scale, drawn[0]),))]
     last = len(config.blocks)
     for number in range(1, last + 1):
         if number == last and config.dropout > 0:
-            yield _dropout(config.dropout)
-        cells = [
-            _cell(row, _note(row, rows), following[row.name], scale)
-            for row in drawn
-            if row.block == number
-        ]
-        card = _card(cells, f"Block {number}" + (" → class maps" if number == last else ""), width)
+            pieces.append(_Piece("dropout", (_dropout(config.dropout),)))
+        members = [row for row in drawn if row.block == number]
+        cells = (_cell(row, _note(row, rows), following[row.name], scale) for row in members)
+        title = f"Block {number}" + (" → class maps" if number == last else "")
+        pieces.append(_Piece("block", tuple(cells), title))
         pool = next((row for row in drawn if row.name == f"pool{number}"), None)
-        if pool is None:
-            yield card
-            continue
-        after = _cell(pool, "", following[pool.name], scale)
-        if card.width + after.width + 4.0 <= width:  # a pooling stays with its block if it can
-            card.append(after, gap=4.0)
-            yield card
+        if pool is not None:
+            pieces.append(_Piece("pool", (_cell(pool, "", following[pool.name], scale),)))
+    pieces.append(_Piece("head", (_head(drawn[-1], config.num_classes, scale),)))
+    return tuple(pieces)
+
+
+def _parts(config: NiNConfig, width: int) -> Iterator[Part]:
+    """The pieces that a row break may separate; a pooling stays with its block if it can."""
+    block: Part | None = None  # drawn, and waiting for its pooling
+    for piece in _pieces(config, size_for(width)):
+        is_block = piece.role == "block"
+        part = _card(piece.cells, piece.title, width) if is_block else piece.cells[0]
+        if block is not None:
+            joined = piece.role == "pool" and block.width + 4.0 + part.width <= width
+            if joined:
+                block.append(part, gap=4.0)
+            yield block
+            block = None
+            if joined:
+                continue
+        if is_block:
+            block = part
         else:
-            yield card
-            yield after
-    yield _head(drawn[-1], config.num_classes, scale)
+            yield part
 
 
 def _note(row: LayerSummary, rows: Sequence[LayerSummary]) -> str:
@@ -228,7 +250,7 @@ def _note(row: LayerSummary, rows: Sequence[LayerSummary]) -> str:
             names.append("ReLU")
         else:
             break
-    return f" Followed by {' and '.join(names)}." if names else ""
+    return f"\nFollowed by {' and '.join(names)}" if names else ""
 
 
 def _input(config: NiNConfig, scale: Scale, following: LayerSummary) -> Part:
@@ -236,19 +258,17 @@ def _input(config: NiNConfig, scale: Scale, following: LayerSummary) -> Part:
     part = Part()
     side, depth = scale.side(size), scale.depth(channels)
     shape = f"{channels}×{size}×{size}"
-    title = f"Input: {shape}, {'grey' if channels == 1 else f'{channels} channels'}."
+    title = f"Input: {shape}"
     width = max(depth + side * SLANT[0], text_width(shape), text_width("Input"))
     x = (width - depth - side * SLANT[0]) / 2
     part.body += [
-        _open("input", "input", title),
         *_volume(x, side, depth, size, following),
         _text(width / 2, -side * (0.5 + SLANT[1]) - 8, "Input", "strong"),
         _text(width / 2, side / 2 + _LINE, shape),
-        "</g>",
     ]
     part.width = width
     part.above, part.below = side * (0.5 + SLANT[1]) + 8 + FONT, side / 2 + _LINE + 4
-    return part
+    return _wrapped(part, "input", "input", title)
 
 
 def _cell(row: LayerSummary, note: str, following: LayerSummary, scale: Scale) -> Part:
@@ -265,23 +285,21 @@ def _cell(row: LayerSummary, note: str, following: LayerSummary, scale: Scale) -
     top = max(side * (0.5 + SLANT[1]), 13.0) + 8
     bottom = max(side / 2, 13.0) + _LINE
     part.body += [
-        _open(row.name, role, _hover(row) + note),
         SYMBOLS[role](x + scale.gap / 2 - 2),
         *_volume(x + scale.gap, side, depth, size, following, rod=role == "conv1x1"),
         _text(middle, -top - _LINE, operation, "strong"),
         _text(middle, -top, detail, "muted") if detail else "",
         _text(middle, bottom, shape),
-        "</g>",
     ]
     part.above, part.below = top + _LINE + FONT, bottom + 4
-    return part
+    return _wrapped(part, row.name, role, _hover(row) + note)
 
 
 def _dropout(rate: float) -> Part:
     label, detail = "dropout", f"{rate:g}"
     part = Part(width=max(text_width(label), 26.0))
     middle = part.width / 2
-    title = f"dropout: while training, each value is set to 0 with probability {rate:g}."
+    title = f"dropout: while training, each value is set to 0\nwith probability {rate:g}"
     cells = []
     for index in range(16):
         x, y = middle - 12 + index % 4 * 8, -12 + index // 4 * 8
@@ -289,14 +307,12 @@ def _dropout(rate: float) -> Part:
         empty = (index * 7 + 3) % 16 < rate * 16
         cells.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.6" class="{"o" if empty else "f"}"/>')
     part.body += [
-        _open("dropout", "dropout", title),
         *cells,
         _text(middle, -21 - _LINE, label, "strong"),
         _text(middle, -21, detail, "muted"),
-        "</g>",
     ]
     part.above, part.below = 21 + _LINE + FONT, 21
-    return part
+    return _wrapped(part, "dropout", "dropout", title)
 
 
 def _head(row: LayerSummary, classes: int, scale: Scale) -> Part:
@@ -317,17 +333,15 @@ def _head(row: LayerSummary, classes: int, scale: Scale) -> Part:
     top = max(height / 2 + 4, 13.0) + 8
     bottom = max(height / 2 + 4, 13.0) + _LINE
     part.body += [
-        _open(row.name, "head", _hover(row) + f" One number a class: {classes} logits."),
         SYMBOLS["head"](x + scale.gap / 2 - 2),
         *dots,
         _text(middle, -top - _LINE, label, "strong"),
         _text(middle, -top, detail, "strong"),
         _text(middle, bottom, below),
         _text(middle, bottom + _LINE, f"{shown} drawn", "muted") if shown < classes else "",
-        "</g>",
     ]
     part.above, part.below = top + _LINE + FONT, bottom + 4 + (_LINE if shown < classes else 0)
-    return part
+    return _wrapped(part, row.name, "head", f"{_hover(row)}\nOne number a class: {classes} logits")
 
 
 def _card(cells: Sequence[Part], title: str, width: float) -> Part:
@@ -516,19 +530,28 @@ def _hover(row: LayerSummary) -> str:
     }[row.kind]
     if row.kernel_size > 1:
         words += f", stride {row.stride}, padding {row.padding}"
-    text = f"{row.name}: {words}. "
-    text += f"{numbers.shape(row.input_shape)} → {numbers.shape(row.output_shape)}."
+    lines = [
+        f"{row.name}: {words}",
+        f"{numbers.shape(row.input_shape)} → {numbers.shape(row.output_shape)}",
+    ]
     if row.parameters:
-        text += f" {row.parameters:,} parameters, {numbers.short(row.macs)} MACs an image."
-    return f"{text} Sees {row.receptive_field}×{row.receptive_field} pixels of the image."
+        lines.append(f"{row.parameters:,} parameters, {numbers.short(row.macs)} MACs an image")
+    lines.append(f"Receptive field: {row.receptive_field}×{row.receptive_field} image pixels")
+    return "\n".join(lines)
 
 
 def _at(x: float, y: float, body: Sequence[str]) -> str:
     return f'<g transform="translate({x:.1f} {y:.1f})">{"".join(body)}</g>'
 
 
-def _open(name: str, role: str, title: str) -> str:
-    return f'<g class="layer {role}" data-id="{escape(name)}"><title>{escape(title)}</title>'
+def _wrapped(part: Part, name: str, role: str, title: str) -> Part:
+    """The part as one layer that answers the pointer anywhere on it."""
+    part.body = [
+        f'<g class="layer {role}" data-id="{escape(name)}"><title>{escape(title)}</title>'
+        f'<rect class="hit" y="{-part.above:.1f}" width="{part.width:.1f}" '
+        f'height="{part.above + part.below:.1f}"/>{"".join(part.body)}</g>'
+    ]
+    return part
 
 
 def _text(x: float, y: float, text: str, name: str = "") -> str:
@@ -562,6 +585,7 @@ def _rules() -> str:
         ".muted{fill:var(--st-gray-text-color,#5a6672)}",
         ".card{fill:var(--st-secondary-background-color,#f3f5f7)}",
         ".layer{cursor:default}",
+        ".hit{fill:none;pointer-events:all}",
         ".l{fill:none;stroke-width:1}",
         ".f,.t,.s{stroke-width:.6;stroke-linejoin:round}",
         f".rod{{fill:{mix(theme.POINTWISE, '#ffffff', 0.55)}}}",

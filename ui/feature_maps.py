@@ -311,7 +311,7 @@ def _pixel(maps: Array) -> tuple[int, int]:
             0,
             side - 1,
             key=key,
-            width=120,
+            width=130,
             persist_state="session",
             help=f"0 to {side - 1}; clicking a pixel in a map sets it. Below the maps it is "
             "followed through the block's 1×1 layers.",

@@ -7,6 +7,7 @@ is drawn names its own colour, one for each kind of layer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -25,7 +26,6 @@ _CATEGORIES = {
     "showgrid": False,
     "ticklabelstandoff": 6,
 }
-_LEGEND = {"traceorder": "normal", "x": 0, "xref": "container"}
 _BAR = 30  # pixels a category with two bars
 _FRAME = 76  # pixels for legend and axis
 
@@ -82,7 +82,7 @@ def where_figure(
             "exponentformat": "SI",
         },
         "yaxis": _CATEGORIES,
-        "legend": _LEGEND,
+        "legend": {"traceorder": "normal"},
     }
     return {"data": data, "layout": layout}, _FRAME + _BAR * max(len(labels), 3)
 
@@ -116,10 +116,13 @@ def reference_figure(
         "margin": {"l": 8, "r": 24, "t": 36, "b": 40},
         "xaxis": {"title": {"text": QUANTITIES[quantity]}, "exponentformat": "SI"},
         "yaxis": _CATEGORIES,
-        "legend": _LEGEND,
+        "legend": {"traceorder": "normal"},
     }
     if log:
-        layout["xaxis"] |= {"type": "log", "dtick": 1}
+        # From the decade below the smallest bar, so that even that one has a length.
+        smallest = min(count for trace in data for count in trace["x"] if count)
+        decades = [math.floor(math.log10(smallest) - 0.3), math.log10(largest) + 0.1]
+        layout["xaxis"] |= {"type": "log", "dtick": 1, "range": decades}
     else:
         layout["xaxis"]["range"] = [0, largest * 1.16]  # room for the totals
         layout["annotations"] = [

@@ -6,9 +6,12 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
+from nin_core import PRESETS, summarize
 from nin_core.data import find_dataset
+from nin_core.reference_nets import reference_summary
 from nin_core.store import Run
-from ui import frame, resources
+from ui import frame, home_picture, resources
+from ui.components import svg
 
 LATEST = 5
 
@@ -44,17 +47,21 @@ def doors() -> None:
             st.page_link(page, label=f"Open {page.title}")
 
 
-def idea() -> None:
-    """What NiN is and why 1×1 convolutions: a picture, then two points with computed figures."""
-    svg(home_picture.picture(), key="home:idea")
+def picture() -> None:
+    """AlexNet's and VGG's pattern beside NiN's."""
+    st.subheader("What NiN does differently")
+    svg(home_picture.picture(), key="home-picture")
+
+
+def words() -> None:
+    """What NiN is and why 1×1 convolutions, in two points with computed figures."""
+    st.subheader("In a few words")
     nin = PRESETS["nin-224"]
-    alexnet = reference_summary(
-        "AlexNet", nin.in_channels, image_size=nin.image_size, num_classes=nin.num_classes
-    )
+    alexnet = reference_summary("AlexNet", nin.in_channels, nin.image_size, nin.num_classes)
     st.markdown(
-        "**A 1×1 convolution is a small dense layer applied at every pixel.** It mixes the channels "
-        "of one pixel and looks at no neighbour. A NiN block puts two of them, each with a ReLU, "
-        "behind an ordinary convolution: a network in the network."
+        "**A 1×1 convolution is a small dense layer applied at every pixel.** It mixes the "
+        "channels of one pixel and looks at no neighbour. A NiN block puts two of them, each with "
+        "a ReLU, behind an ordinary convolution: a network in the network."
     )
     st.markdown(
         "**The last block makes one map per class, and pooling each map gives its logit.** AlexNet "

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -38,6 +38,7 @@ KIND_WORDS: dict[str, str] = {
     "block": "NiN block",
 }
 
+_DIGIT, _PADDING = 7, 18  # pixels: a digit of a cell, and what surrounds its text
 _UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -65,8 +66,10 @@ def table_rows(
     return tuple(joined)
 
 
-def layer_table(summary: NetworkSummary, rows: Sequence[LayerSummary]) -> tuple[pa.Table, str]:
-    """The table with its totals row, and the unit of its two memory columns.
+def layer_table(
+    summary: NetworkSummary, rows: Sequence[LayerSummary]
+) -> tuple[pa.Table, dict[str, Any]]:
+    """The table with its totals row, and how `st.dataframe` shows its columns.
 
     Shares are percentages; memory is in the one unit that suits the largest figure.
     """
@@ -92,7 +95,8 @@ def layer_table(summary: NetworkSummary, rows: Sequence[LayerSummary]) -> tuple[
     )
     shown = [*(_cells(row, scale) for row in rows), total]
     columns = [list(column) for column in zip(*shown, strict=True)]
-    return pa.table(columns, names=list(_COLUMNS)), unit
+    table = pa.table(columns, names=list(_COLUMNS))
+    return table, _column_config(unit, {"parameters": total[6], "MACs": total[8]})
 
 
 def _cells(row: LayerSummary, scale: int) -> tuple[Any, ...]:
@@ -121,48 +125,55 @@ def _unit(largest: int) -> str:
 
 # Column -> (pixels, what it means). The order is the table's.
 _COLUMNS: dict[str, tuple[int, str]] = {
-    "layer": (120, "The layer's name in PyTorch and in a run's checkpoint."),
-    "kind": (82, "A block's row has the window of its k×k convolution."),
-    "kernel": (56, "Side of the window, in pixels of the layer's input."),
-    "stride": (52, "Step of the window, in pixels of the layer's input."),
-    "pad": (44, "Padding: zeros added around the input, in pixels."),
-    "output": (82, "Channels × height × width of one image's output."),
-    "parameters": (82, "Weights and biases that are learned."),
+    "layer": (118, "The layer's name in PyTorch and in a run's checkpoint."),
+    "kind": (80, "A block's row has the window of its k×k convolution."),
+    "kernel": (54, "Side of the window, in pixels of the layer's input."),
+    "stride": (50, "Step of the window, in pixels of the layer's input."),
+    "padding": (60, "Zeros added around the layer's input, in pixels."),
+    "output": (80, "Channels × height × width of one image's output."),
+    "parameters": (80, "Weights and biases that are learned."),
     "params %": (84, "Share of the network's parameters."),
-    "MACs": (92, "Multiply-accumulates for one image, forward; biases are not counted."),
+    "MACs": (90, "Multiply-accumulates for one image, forward; biases are not counted."),
     "MACs %": (84, "Share of the network's MACs."),
-    "outputs": (
-        82,
+    "activations": (
+        74,
         "Size of the outputs for the whole batch, in float32; a ReLU's is counted too.",
     ),
-    "kept": (70, "What autograd keeps of it for the backward pass, for the whole batch."),
-    "sees": (
-        62,
+    "kept": (
+        70,
+        "What autograd keeps for the backward pass, for the whole batch; the input itself is "
+        "kept as well.",
+    ),
+    "receptive field": (
+        70,
         "Receptive field: side of the image patch that one value depends on, in pixels. It is not "
         "cut at the image's border.",
     ),
-    "step": (62, "Effective stride: image pixels between two neighbouring values."),
+    "effective stride": (74, "Effective stride: image pixels between two neighbouring values."),
 }
 
 
-def column_config(unit: str) -> dict[str, Any]:
-    """How `st.dataframe` shows the columns of `layer_table`."""
+def _column_config(unit: str, largest: Mapping[str, int]) -> dict[str, Any]:
+    """Labels, widths, formats and help; columns of `largest` are widened for their digits."""
     number, bar = st.column_config.NumberColumn, st.column_config.ProgressColumn
     config: dict[str, Any] = {}
     for name, (width, words) in _COLUMNS.items():
         common = {"help": words, "width": width}
         match name:
             case "parameters" | "MACs":
+                common["width"] = max(width, _PADDING + _DIGIT * len(f"{largest[name]:,}"))
                 config[name] = number(name, format="%,d", **common)
             case "params %" | "MACs %":
                 config[name] = bar(name, format="%.1f %%", min_value=0, max_value=100, **common)
-            case "outputs" | "kept":
-                config[name] = number(f"{name} {unit}", format="%,.2f", **common)
-            case "sees" | "step":
-                config[name] = number(f"{name} px", format="%,d", **common)
+            case "activations" | "kept":
+                label = "activ." if name == "activations" else name
+                config[name] = number(f"{label} {unit}", format="%,.2f", **common)
+            case "receptive field" | "effective stride":
+                label = "rec. field" if name == "receptive field" else "eff. stride"
+                config[name] = number(label, format="%,d", **common)
             case "layer":
                 config[name] = st.column_config.TextColumn(name, pinned=True, **common)
-            case "kernel" | "stride" | "pad" | "output":
+            case "kernel" | "stride" | "padding" | "output":
                 config[name] = st.column_config.TextColumn(name, alignment="right", **common)
             case _:
                 config[name] = st.column_config.TextColumn(name, **common)

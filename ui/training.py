@@ -54,7 +54,8 @@ STATES: dict[str, tuple[str, str]] = {  # icon and colour of a badge
     "failed": (":material/error:", "red"),
 }
 
-# The parts that tick are never stale: fading them while they are drawn anew would be a flicker.
+# The parts that tick are never stale: fading them while they are drawn anew would be a flicker, as
+# would be Streamlit's own sign that a script runs, which has a "Stop" that is not the run's.
 _STYLE = """
 <style>
 .nin-figures { display: flex; flex-wrap: wrap; gap: .4rem 2rem; line-height: 1.3; }
@@ -65,6 +66,7 @@ _STYLE = """
 .nin-figures b { display: block; font-size: 1.35rem; font-weight: 400;
   font-variant-numeric: tabular-nums; }
 .nin-figures small { display: block; font-size: 0.75rem; opacity: .75; min-height: 1.3em; }
+[data-testid="stStatusWidget"] { display: none; }
 .st-key-tr-live [data-stale="true"], .st-key-tr-live[data-stale="true"] { opacity: 1 !important; }
 </style>
 """

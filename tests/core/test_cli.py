@@ -145,6 +145,7 @@ def test_a_store_that_cannot_be_used(tmp_path, monkeypatch, capsys):
 # --- train and runs ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_train_as_json_is_a_run_in_the_store(store):
     done = run("train", *SMALL, "--subset", "640", "--seed", "3", "--run-name", "mine", "--json")
     assert done.returncode == 0, done.stderr
@@ -164,6 +165,7 @@ def test_train_as_json_is_a_run_in_the_store(store):
     assert end["test_accuracy"] == kept.test_accuracy
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_and_keeps(store):
     process = subprocess.Popen(
         command("train", *SMALL, "--epochs", "500", "--json"),
@@ -183,6 +185,7 @@ def test_ctrl_c_stops_and_keeps(store):
     assert errors == ""
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_ends_the_run(store):
     process = subprocess.Popen(
         command("train", *SMALL, "--epochs", "500", "--json"),

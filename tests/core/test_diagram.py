@@ -76,7 +76,7 @@ def boxes(svg: str) -> tuple[list[Box], list[Box]]:
             left = x + get("x") - (width / 2 if element.get("text-anchor") == "middle" else 0)
             base = y + get("y")
             texts.append(Box(words, left, base - 9.5, left + width, base + 3))
-        elif name == "rect" and element.get("class") != "card":
+        elif name == "rect" and element.get("class") not in ("card", "hit"):
             left, top = x + get("x"), y + get("y")
             shapes.append(Box("rect", left, top, left + get("width"), top + get("height")))
         elif name == "circle":
@@ -142,7 +142,7 @@ def test_every_layer_with_a_shape_of_its_own_is_there_and_explained(
         if layer.kind == "dropout":
             continue
         assert "×".join(map(str, layer.output_shape)) in title
-        assert f"Sees {layer.receptive_field}×{layer.receptive_field} pixels" in title
+        assert f"field: {layer.receptive_field}×{layer.receptive_field} image pixels" in title
         if layer.parameters:
             assert f"{layer.parameters:,} parameters" in title
 
@@ -181,8 +181,9 @@ def test_kinds_differ_in_symbol_and_in_colour() -> None:
 def test_a_wider_block_grows_alone() -> None:
     """Dragging a slider must not rescale the rest of the drawing."""
     config = PRESETS["nin-224"]
-    before, after = (diagram.scale_for(c, 960) for c in (config, config.with_widths((8, 500, 9))))
-    assert before == after
+    size = diagram.size_for(960)
+    before, after = summarize(config), summarize(config.with_widths((8, 500, 9)))
+    assert diagram.scale_for(before, size) == diagram.scale_for(after, size)
 
 
 def test_dropout_off_is_not_drawn() -> None:

@@ -78,6 +78,7 @@ def fake_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
 # --- real worker processes --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_from_start_to_evaluation(store):
     from safetensors.torch import load
 
@@ -111,6 +112,7 @@ def test_a_run_from_start_to_evaluation(store):
     wait_for(lambda: not log_path(store, run_id).exists(), "the log file to go")
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_interrupted_and_its_weights_stay(store):
     run_id = start_run(store, NETWORK, LONG, "shapes")
     run = wait_for(lambda: (r := store.get(run_id)).has_checkpoint and r, "a checkpoint")
@@ -123,6 +125,7 @@ def test_a_killed_worker_is_interrupted_and_its_weights_stay(store):
     assert not Path(f"/proc/{run.worker_pid}").exists()  # reaped
 
 
+@pytest.mark.slow
 def test_stop_keeps_the_weights_and_measures_them(store):
     run_id = start_run(store, NETWORK, LONG, "shapes")
     wait_for(lambda: store.get(run_id).step >= 1, "the first step")
@@ -136,6 +139,7 @@ def test_stop_keeps_the_weights_and_measures_them(store):
     wait_for(lambda: not Path(f"/proc/{pid}").exists(), "the process to be reaped")
 
 
+@pytest.mark.slow
 def test_sigterm_is_a_stop(store):
     run_id = start_run(store, NETWORK, LONG, "shapes")
     run = wait_for(lambda: (r := store.get(run_id)).step and r, "the first step")
@@ -143,6 +147,7 @@ def test_sigterm_is_a_stop(store):
     assert wait_state(store, run_id, "stopped").has_checkpoint
 
 
+@pytest.mark.slow
 def test_a_worker_whose_database_is_gone_ends_by_itself(store):
     run_id = start_run(store, NETWORK, LONG, "shapes")
     run = wait_for(lambda: (r := store.get(run_id)).step and r, "the first step")

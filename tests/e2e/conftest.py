@@ -115,8 +115,10 @@ def new_page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[OpenT
         else:
             for page in pages:
                 assert_no_exception(page)
-            assert not errors, "uncaught in the browser:\n" + "\n".join(errors)
-            assert not strangers, "asked another host:\n" + "\n".join(strangers)
+            if errors:
+                pytest.fail("uncaught in the browser:\n" + "\n".join(errors), pytrace=False)
+            if strangers:
+                pytest.fail("asked another host:\n" + "\n".join(strangers), pytrace=False)
     finally:
         for page in pages:
             page.context.close()

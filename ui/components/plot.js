@@ -6,7 +6,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   if (!data) return;
   const chart = charts.get(data.key) ?? newChart(data.key);
   // A remount brings a new parent: move the node there, zoom and all, rather than draw it again.
-  if (chart.node.parentElement !== parentElement) parentElement.append(chart.node);
+  settle(chart.node, parentElement, data.key);
   chart.node.style.height = `${data.height}px`;
   chart.send = data.clicks ? (point) => setTriggerValue("click", point) : null;
   chart.data = data;
@@ -40,6 +40,7 @@ function newChart(key) {
 
 function dispose(chart) {
   chart.observer.disconnect();
+  chart.node.ninMoves?.disconnect();
   if (chart.drawn) window.Plotly.purge(chart.node);
   if (charts.get(chart.key) === chart) charts.delete(chart.key);
 }

@@ -43,6 +43,27 @@ function rgb(color) {
   return [...context.getImageData(0, 0, 1, 1).data.slice(0, 3)];
 }
 
+/**
+ * Put `node` into `parent`, and into the parent's successor when Streamlit remounts the component.
+ *
+ * A remounted component's script runs a little after the browser has painted it, empty. A mutation
+ * is told before, and the successor is known by the class that Streamlit makes of the key.
+ */
+function settle(node, parent, key) {
+  if (node.parentElement === parent) return;
+  parent.append(node);
+  node.ninMoves?.disconnect();
+  const place = `.st-key-${key.replace(/[^\w-]/g, "-")} [data-testid="stBidiComponentRegular"]`;
+  node.ninMoves = new MutationObserver(() => {
+    if (node.isConnected) return;
+    const successor = document.querySelector(place);
+    if (successor) settle(node, successor, key);
+    else node.ninMoves.observe(document.body, { childList: true, subtree: true }); // not there yet
+  });
+  // The children of every ancestor, not the whole tree: what a chart draws must not call this.
+  for (let at = parent; at; at = at.parentElement) node.ninMoves.observe(at, { childList: true });
+}
+
 /** Run `dispose` once `node` has been off the page for a few seconds: a remount puts it back. */
 function whenGone(node, dispose) {
   setTimeout(() => {

@@ -15,7 +15,7 @@ const sprites = (window.ninSprites ??= new Map()); // key -> sprite; outlives St
 export default function ({ data, parentElement, setTriggerValue }) {
   if (!data) return;
   const sprite = sprites.get(data.key) ?? newSprite(data.key);
-  if (sprite.root.parentElement !== parentElement) parentElement.append(sprite.root);
+  settle(sprite.root, parentElement, data.key);
   sprite.send = data.clicks ? (spot) => setTriggerValue("click", spot) : null;
   update(sprite, data);
   return () => whenGone(sprite.root, () => dispose(sprite));
@@ -87,6 +87,7 @@ function newSprite(key) {
 
 function dispose(sprite) {
   sprite.observer.disconnect();
+  sprite.root.ninMoves?.disconnect();
   sprite.listening.abort();
   clearTimeout(sprite.timer);
   if (sprites.get(sprite.key) === sprite) sprites.delete(sprite.key);
@@ -234,7 +235,7 @@ function paint(sprite, theme) {
     context.fillStyle = photo ? text : muted;
     context.font = `${photo ? 600 : 400} ${(photo ? 12 : 10) * ratio}px ${font}`;
     const label = data.labels?.[channel] ?? String(channel);
-    context.fillText(shortened(context, label, tileWidth), x, y - 3 * ratio);
+    context.fillText(shortened(context, label, tileWidth), x, y - (photo ? 5 : 3) * ratio);
     if (bottom) {
       context.fillStyle = muted;
       context.font = `400 ${12 * ratio}px ${font}`;
@@ -271,8 +272,8 @@ function colours({ data, arrays }, theme) {
     // Over a picture, the amount of colour says how much; these two show on black and on white.
     const [warm, cold] = ["255,106,19", "38,139,255"];
     stops = data.signed
-      ? [`rgba(${cold},0.85)`, `rgba(${cold},0)`, `rgba(${warm},0)`, `rgba(${warm},0.85)`]
-      : [`rgba(${warm},0)`, `rgba(${warm},0.85)`];
+      ? [`rgba(${cold},0.7)`, `rgba(${cold},0)`, `rgba(${warm},0)`, `rgba(${warm},0.7)`]
+      : [`rgba(${warm},0)`, `rgba(${warm},0.7)`];
   } else {
     const zero = theme.read("secondary-background-color");
     const up = theme.list("chart-sequential-colors");

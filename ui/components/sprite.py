@@ -136,7 +136,10 @@ def class_maps(
         numbers = [float(value) for value in values]
         if len(numbers) != len(cells):
             raise ValueError(f"There are {len(cells)} class maps but {len(numbers)} values.")
-        captions = [f"{value:.3f}" if math.isfinite(value) else "not a number" for value in numbers]
+        captions = [
+            f"{value:.4g}".replace("-", "−") if math.isfinite(value) else "not a number"
+            for value in numbers
+        ]
     return _show(
         cells,
         key=key,

@@ -1,0 +1,226 @@
+"""What a person waits for, measured in Chromium against the real server.
+
+    python -m benchmarks.pages [--quick]
+
+1. A slider moved → the per-layer table and the sidebar's totals updated: idle, then while a run
+   trains. From the key press to the frame in which both show the new total.
+2. The live chart over a minute of training: frames in which it was blank, whether its node was
+   replaced, whether a zoom held, and the main thread's time per update.
+3. One layer's 96 maps of nin-224: from choosing the layer to the frame that shows them.
+4. A cold server: from its start to a usable Architecture page, and what of torch it has loaded.
+
+Needs what the tests need (a Chromium, Fashion-MNIST). Timings depend on the machine; run it alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from nin_core import PRESETS, summarize
+from nin_core.jobs import start_run, stop_run
+from nin_core.recipes import RECIPES
+from nin_core.store import RunStore
+from tests.e2e.harness import (
+    CURVES,
+    WATCH_CHART,
+    Dashboard,
+    choose,
+    launch_chromium,
+    open_tab,
+    slider,
+    visit,
+    wait_idle,
+)
+from tests.prerequisites import NO_CHROMIUM, find_chromium
+
+# Resolves with the milliseconds from the next key press to the first frame that shows `expected`
+# in the totals and, written in the grid's accessible table, in the per-layer table.
+TIME_TO_TOTAL = """
+(expected) => new Promise((resolve) => {
+    document.addEventListener('keydown', () => {
+        const start = performance.now();
+        const look = () => {
+            const totals = document.querySelector('.nin-totals')?.textContent ?? '';
+            const table = document.querySelector('[data-testid=stDataFrame]')?.textContent ?? '';
+            if (totals.includes(expected) && table.includes(expected)) {
+                resolve(performance.now() - start);
+            } else {
+                requestAnimationFrame(look);
+            }
+        };
+        requestAnimationFrame(look);
+    }, {once: true, capture: true});
+})
+"""
+
+
+def report(title: str, values: Sequence[float], target: float, unit: str = "ms") -> None:
+    median, worst = statistics.median(values), max(values)
+    print(
+        f"  {title}: median {median:.0f} {unit}, worst {worst:.0f} {unit} of {len(values)} "
+        f"(target: median at most {target:.0f} {unit})",
+        flush=True,
+    )
+
+
+def slider_latency(page: Page, server: Dashboard, moves: int) -> list[float]:
+    """Milliseconds from each of `moves` key presses to the new total on the page."""
+    visit(page, server, "/architecture?net=nin-slim-128")
+    handle = slider(page, "Block 2 channels")
+    handle.focus()
+    width = int(handle.input_value())
+    times = []
+    for move in range(moves):
+        width += 1 if move < moves / 2 else -1
+        config = PRESETS["nin-slim-128"].with_widths((6, width, 24))
+        expected = f"{summarize(config).total_parameters:,}"
+        page.evaluate(f"(expected) => {{ window.timed = ({TIME_TO_TOTAL})(expected); }}", expected)
+        page.keyboard.press("ArrowRight" if move < moves / 2 else "ArrowLeft")
+        times.append(float(page.evaluate("() => window.timed")))
+        wait_idle(page)
+    return times
+
+
+def with_training(server: Dashboard, work: Callable[[], None]) -> None:
+    """Do `work` while one run of nin-slim-128 trains on the real data."""
+    store = RunStore(server.store_url)
+    network = PRESETS["nin-slim-128"]
+    run_id = start_run(
+        store, network, RECIPES["fast"].configure(network, epochs=100), "fashion-mnist"
+    )
+    try:
+        while store.get(run_id).step == 0:
+            time.sleep(0.1)
+        work()
+    finally:
+        stop_run(store, run_id)
+        while store.get(run_id).worker is not None:
+            time.sleep(0.1)
+
+
+def live_chart(page: Page, server: Dashboard, seconds: int) -> None:
+    visit(page, server, "/training")
+    page.wait_for_function(f"() => document.querySelectorAll('{CURVES} .js-line').length >= 2")
+    page.evaluate(
+        f"() => Plotly.relayout(document.querySelector('{CURVES}'), "
+        "{'xaxis.range[0]': 0.1, 'xaxis.range[1]': 0.9})"
+    )
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+
+    def busy() -> float:
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return 1000 * next(m["value"] for m in metrics if m["name"] == "TaskDuration")
+
+    page.evaluate(WATCH_CHART)
+    before = busy()
+    page.wait_for_timeout(seconds * 1000)
+    spent = busy() - before
+    seen = page.evaluate("() => window.watched")
+    zoom = page.evaluate(f"() => document.querySelector('{CURVES}')._fullLayout.xaxis.range")
+    held = [round(edge, 6) for edge in zoom] == [0.1, 0.9]
+    print(
+        f"  live chart over {seconds} s: {seen['blank']} of {seen['frames']} frames blank, node "
+        f"replaced {seen['moved']} times, zoom {'held' if held else 'LOST'}, {seen['updates']} "
+        f"updates, {spent / max(seen['updates'], 1):.0f} ms of main thread each "
+        "(target: 0 blank, zoom held)",
+        flush=True,
+    )
+
+
+# Resolves with the milliseconds from the click on an option to the frame that shows these maps.
+TIME_TO_MAPS = """
+(size) => new Promise((resolve) => {
+    document.addEventListener('pointerdown', () => {
+        const start = performance.now();
+        const look = () => {
+            const titles = [...document.querySelectorAll('.nin-sprite-title')];
+            if (titles.some((title) => title.textContent.includes(size))) {
+                resolve(performance.now() - start);
+            } else {
+                requestAnimationFrame(look);
+            }
+        };
+        requestAnimationFrame(look);
+    }, {once: true, capture: true});
+})
+"""
+
+
+def maps_latency(page: Page, server: Dashboard, rounds: int) -> None:
+    """Choose nin-224's first convolution `rounds` times, pooled maps of it in between."""
+    visit(page, server, "/feature_maps?net=nin-224&run=untrained")
+    times = []
+    for _ in range(rounds):
+        choose(page, "Layer", "Pooling 1")
+        layer = page.get_by_test_id("stSelectbox").filter(has_text="Layer").first
+        layer.get_by_role("combobox").click()
+        option = page.get_by_role("option", name="Block 1 · 11×11 convolution + ReLU", exact=True)
+        option.wait_for()
+        page.evaluate(f"(size) => {{ window.timed = ({TIME_TO_MAPS})(size); }}", "96 maps of 54×54")
+        option.click()
+        times.append(float(page.evaluate("() => window.timed")))
+        wait_idle(page)
+    report("layer chosen to its 96 maps shown", times, 1000)
+
+
+def cold_start(browser: Browser, folder: Path) -> None:
+    began = time.perf_counter()
+    with Dashboard(folder) as server:
+        answered = time.perf_counter() - began
+        page = open_tab(browser)
+        page.goto(f"{server.url}/architecture")
+        page.wait_for_function(
+            "() => (document.querySelector('[data-testid=stDataFrame]')?.textContent ?? '')"
+            ".includes('10,846')"
+        )
+        shown = time.perf_counter() - began - answered
+        maps = Path(f"/proc/{server.pid}/maps")
+        torch = (
+            "unknown" if not maps.exists() else "no" if "torch" not in maps.read_text() else "yes"
+        )
+        page.context.close()
+    print(
+        f"  cold server: answers after {answered:.1f} s; its first page, Architecture, usable "
+        f"{shown:.1f} s later (target: at most 3 s); torch loaded: {torch}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer moves, 15 s of training")
+    quick = parser.parse_args().quick
+    executable = find_chromium()
+    if executable is None:
+        raise SystemExit(NO_CHROMIUM)
+    moves, seconds = (10, 15) if quick else (40, 60)
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        browser = launch_chromium(playwright, executable)
+        (folder / "cold").mkdir()
+        cold_start(browser, folder / "cold")
+        with Dashboard(folder) as server:
+            page = open_tab(browser)
+            report("slider to table, idle", slider_latency(page, server, moves), 250)
+            maps_latency(page, server, 4 if quick else 12)
+
+            def during() -> None:
+                report("slider to table, training", slider_latency(page, server, moves), 500)
+                live_chart(page, server, seconds)
+
+            with_training(server, during)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,572 @@
+"""The Training page without a browser: the panel, every state of a run, the list, and the results.
+
+No worker is started here (the slots are none); runs are brought into their states through the
+store, as a worker would. The generated shapes stand in for a data set.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from nin_core import PRESETS, NiNConfig, jobs
+from nin_core.data import Dataset, load_dataset
+from nin_core.datasets import DATASETS
+from nin_core.evaluation import pack_logits
+from nin_core.recipes import RECIPES
+from nin_core.store import MetricRow, Run, RunStore
+from tests.conftest import dashboard
+from ui import runs, start_panel
+from ui.architecture import link
+
+NETWORK = PRESETS["nin-slim-128"]
+WORKER = jobs.this_worker()  # alive for as long as the tests are
+
+
+@pytest.fixture(autouse=True)
+def _no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "available_cores", lambda: 0)
+    monkeypatch.setattr("nin_core.data.load_dataset", load_once)
+
+
+@cache
+def load_once(name: str) -> Dataset:
+    return load_dataset(name)
+
+
+def open_page(**query: Any) -> AppTest:
+    return dashboard("training", **{key: str(value) for key, value in query.items()}).run()
+
+
+def texts(page: AppTest) -> str:
+    """Everything the page says, in one string."""
+    kinds = ("markdown", "caption", "subheader", "error", "warning", "info", "success")
+    return "\n".join(element.value for kind in kinds for element in getattr(page.main, kind))
+
+
+def button(page: AppTest, label: str) -> Any:
+    found = [button for button in page.main.button if button.label == label]
+    assert len(found) == 1, f"{len(found)} buttons {label!r}"
+    return found[0]
+
+
+def labels(page: AppTest) -> list[str]:
+    return [button.label for button in page.main.button]
+
+
+def field(page: AppTest, label: str) -> Any:
+    found = [
+        widget
+        for kind in (page.number_input, page.selectbox, page.text_input, page.button_group)
+        for widget in kind
+        if widget.label == label
+    ]
+    assert len(found) == 1, f"{len(found)} fields {label!r}"
+    return found[0]
+
+
+def charts(page: AppTest) -> dict[str, Any]:
+    """The figures on the page by their keys."""
+    sent = [element.proto.json for element in page.get("bidi_component") if element.proto.json]
+    data = [json.loads(message) for message in sent]
+    return {item["key"]: item["figure"] for item in data if "figure" in item}
+
+
+def run_of(
+    store: RunStore,
+    *,
+    recipe: str = "fast",
+    epochs: int = 1,
+    dataset: str = "shapes",
+    steps: int = 0,
+    name: str | None = None,
+    **note: Any,
+) -> tuple[int, int]:
+    """A running run after so many of its steps, and its attempt."""
+    train = RECIPES[recipe].configure(NETWORK, epochs=epochs)
+    run_id = store.create(NETWORK, train, dataset, name)
+    attempt = store.claim(run_id, WORKER)
+    assert attempt is not None
+    store.note(run_id, attempt, total_steps=94 * epochs, **note)
+    rows = [
+        MetricRow("step", 1, n, n / 10, 2 / n, 1 - 1 / n, None, 0.6, 500, 0.05, 4000.0)
+        for n in range(2, steps + 1, 2)
+    ]
+    if rows:
+        store.add_metrics(run_id, rows, attempt=attempt)
+    return run_id, attempt
+
+
+def ended(store: RunStore, state: str, **facts: Any) -> int:
+    run_id, attempt = run_of(store, steps=facts.pop("steps", 40), name=facts.pop("name", None))
+    store.transition(run_id, state, attempt=attempt, **facts)
+    store.release(run_id, attempt)
+    return run_id
+
+
+def measured(store: RunStore, images: int = 1000, state: str = "finished") -> int:
+    """A run whose logits on the first test images are stored: class 3 is taken for class 4."""
+    run_id, attempt = run_of(store, steps=94)
+    store.transition(run_id, state, attempt=attempt)
+    truth = load_once("shapes").test_labels.numpy()[:images]
+    logits = np.zeros((images, 10), dtype=np.float32)
+    logits[np.arange(images), np.where(truth == 3, 4, truth)] = 5
+    accuracy = float((truth != 3).mean())
+    store.save_evaluation(
+        run_id, pack_logits(logits), images=images, classes=10, step=94, loss=0.5,
+        accuracy=accuracy, attempt=attempt,
+    )  # fmt: skip
+    store.release(run_id, attempt)
+    return run_id
+
+
+# --- first start ------------------------------------------------------------------------------
+
+
+def test_an_empty_store_says_what_to_do_and_start_works_at_once(store: RunStore) -> None:
+    page = open_page()
+    assert not page.exception
+    assert not page.error
+    assert "No network has been trained here yet" in texts(page)
+    assert "nin-slim-128" in texts(page)
+    assert charts(page)["curves of no run"]["layout"]["yaxis"]["title"]["text"] == "accuracy"
+    assert not page.get("arrow_data_frame")
+    button(page, "Start").click().run()
+    assert not page.exception
+    (run,) = store.list_runs()
+    assert (run.state, run.dataset) == ("queued", "fashion-mnist")
+    assert run.network == NETWORK
+    assert run.train == RECIPES["fast"].configure(NETWORK)
+    assert page.query_params["run"] == str(run.id)
+    assert any("#1" in heading.value for heading in page.subheader)
+    assert button(page, "Stop")
+
+
+def test_neither_the_panel_nor_a_running_run_loads_torch(store: RunStore) -> None:
+    run_of(store, steps=20, phase="training")
+    script = (
+        "import sys\n"
+        "from tests.conftest import dashboard\n"
+        "page = dashboard('training').run()\n"
+        "assert not page.exception, page.exception\n"
+        "assert any(b.label == 'Stop' for b in page.button)\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+# --- the panel --------------------------------------------------------------------------------
+
+
+def test_a_recipe_brings_its_numbers_and_its_sentence(store: RunStore) -> None:
+    page = open_page()
+    assert RECIPES["fast"].description in texts(page)
+    field(page, "Recipe").set_value("tutorial").run()
+    assert RECIPES["tutorial"].description in texts(page)
+    assert field(page, "Epochs").value == 10
+    assert field(page, "Learning rate").value == 0.1
+
+
+def test_what_is_changed_is_said_and_can_be_taken_back(store: RunStore) -> None:
+    page = open_page()
+    usual = RECIPES["fast"].configure(NETWORK)
+    assert "Reset" not in labels(page)
+    field(page, "Learning rate").set_value(0.5).run()
+    assert f"learning rate {usual.learning_rate:g}" in texts(page)
+    button(page, "Reset").click().run()
+    assert field(page, "Learning rate").value == usual.learning_rate
+    assert "Reset" not in labels(page)
+
+
+def test_what_the_panel_says_is_what_is_started(store: RunStore) -> None:
+    page = open_page()
+    field(page, "Data set").set_value("shapes").run()
+    for label, value in {
+        "Epochs": 3,
+        "Learning rate": 0.02,
+        "Batch size": 32,
+        "Training images": 500,
+        "Seed": 7,
+        "Name (optional)": "mine",
+    }.items():
+        field(page, label).set_value(value).run()
+    assert "48 steps" in texts(page)  # 3 epochs of 16 batches
+    button(page, "Start").click().run()
+    (run,) = store.list_runs()
+    assert (run.name, run.dataset) == ("mine", "shapes")
+    assert run.train == RECIPES["fast"].configure(
+        NETWORK, epochs=3, learning_rate=0.02, batch_size=32, subset=500, seed=7
+    )
+    assert field(page, "Name (optional)").value == ""  # the next run is another one
+    assert field(page, "Epochs").value == 3
+
+
+def test_the_panel_survives_another_page(store: RunStore) -> None:
+    page = open_page()
+    field(page, "Epochs").set_value(4).run()
+    page.switch_page("pages/architecture.py").run()
+    page.switch_page("pages/training.py").run()
+    assert field(page, "Epochs").value == 4
+
+
+def test_a_network_with_too_few_classes_cannot_be_started(store: RunStore) -> None:
+    values = NETWORK.to_dict() | {"num_classes": 4}
+    values["blocks"][-1]["channels"] = (10, 10, 4)
+    page = open_page(**link.to_query(NiNConfig.from_dict(values), "nin-slim-128"))
+    assert button(page, "Start").disabled
+    assert "10 would work" in texts(page)
+
+
+def test_a_step_that_does_not_fit_cannot_be_started(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(start_panel, "available_bytes", lambda: 5_000_000)
+    page = open_page()
+    assert button(page, "Start").disabled
+    assert "a batch size of 16 would fit" in texts(page)
+    field(page, "Batch size").set_value(16).run()
+    assert not button(page, "Start").disabled
+
+
+def test_no_batch_size_helps_where_the_weights_do_not_fit() -> None:
+    train = RECIPES["fast"].configure(PRESETS["nin-224"])
+    plan = start_panel.Plan(PRESETS["nin-224"], train, "fashion-mnist", None)
+    assert "narrower blocks" in (start_panel.memory_problem(plan, 1_000_000) or "")
+    assert start_panel.memory_problem(plan, 10**12) is None
+
+
+def test_a_missing_data_set_is_said_and_shapes_are_offered(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NIN_DATA", str(tmp_path))
+    page = open_page()
+    field(page, "Data set").set_value("mnist").run()
+    assert "MNIST is not on this computer yet" in texts(page)
+    assert not button(page, "Start").disabled  # it is downloaded when the run starts
+    button(page, "Take Shapes (generated) instead").click().run()
+    assert field(page, "Data set").value == "shapes"
+    assert "needs no files" in texts(page)
+
+
+def test_seconds_are_predicted_from_earlier_runs(store: RunStore) -> None:
+    assert "a first guess" in texts(open_page())
+    ended(store, "finished")
+    assert "by 1 earlier run" in texts(open_page())
+
+
+def test_twice_the_images_take_twice_the_time(store: RunStore) -> None:
+    train = RECIPES["fast"].configure(NETWORK)
+    plan = start_panel.Plan(NETWORK, train, "fashion-mnist", None)
+    guess, none = start_panel.predicted_seconds(plan, [])
+    assert none == 0
+    ended(store, "finished")
+    at_4000, one = start_panel.predicted_seconds(plan, store.list_runs())
+    data = DATASETS["fashion-mnist"]
+    assert one == 1
+    assert at_4000 == pytest.approx((data.train_size + data.test_size / 3) / 4000)
+    assert guess > 0
+
+
+# --- a run's states ---------------------------------------------------------------------------
+
+
+def test_a_running_run_shows_progress_figures_and_curves(store: RunStore) -> None:
+    run_id, _ = run_of(store, steps=40, phase="training")
+    page = open_page(run=run_id)
+    assert not page.exception
+    (progress,) = page.get("progress")
+    assert progress.proto.text.startswith("Epoch 1 of 1 · step 40 of 94 · 4,000 images/s · ")
+    assert progress.proto.text.endswith(" left")
+    assert progress.proto.value == 42
+    names = [trace["name"] for trace in charts(page)[f"curves of run {run_id}"]["data"]]
+    assert names == ["Training accuracy", "Test accuracy", "Training loss"]
+    html = "".join(element.proto.body for element in page.get("html"))
+    assert "60.0%" in html
+    assert "estimate on 500 test images" in html
+    assert "running" in [badge.value for badge in page.get("badge")] or "running" in texts(page)
+
+
+def test_before_the_first_step_the_worker_s_phase_is_shown(store: RunStore) -> None:
+    run_id, _ = run_of(store, phase="loading PyTorch")
+    page = open_page(run=run_id)
+    assert page.get("progress")[0].proto.text == "Loading PyTorch …"
+    assert charts(page)[f"curves of run {run_id}"]["data"][0]["x"] == []
+
+
+def test_a_queued_run_says_how_many_are_before_it(store: RunStore) -> None:
+    ids = [jobs.start_run(store, NETWORK, RECIPES["fast"].configure(NETWORK), "shapes", None)
+           for _ in range(3)]  # fmt: skip
+    page = open_page(run=ids[0])
+    assert "it is the next" in page.get("progress")[0].proto.text
+    page = open_page(run=ids[2])
+    assert "2 are before it" in page.get("progress")[0].proto.text
+    button(page, "Stop").click().run()
+    assert store.get(ids[2]).state == "stopped"
+    assert "there was nothing to keep" in texts(page)
+
+
+def test_stop_is_asked_once(store: RunStore) -> None:
+    run_id, _ = run_of(store, steps=40, phase="training")
+    page = open_page(run=run_id)
+    button(page, "Stop").click().run()
+    assert store.desired_state(run_id) == "stopped"
+    assert button(page, "Stop").disabled
+    assert page.get("progress")[0].proto.text == "Stopping …"
+
+
+def test_a_failed_run_says_why_and_keeps_its_log(store: RunStore) -> None:
+    run_id = ended(store, "failed", error="Memory ran out.", log="Traceback\nMemoryError")
+    page = open_page(run=run_id)
+    assert "This run failed. Memory ran out." in texts(page)
+    assert page.code[0].value == "Traceback\nMemoryError"
+    assert "Stop" not in labels(page)
+
+
+def test_an_interrupted_run_says_so(store: RunStore) -> None:
+    run_id, _ = run_of(store, steps=40, phase="training")
+    store.save_checkpoint(run_id, 30, 1, b"")
+    assert store.lose(store.get(run_id), "Its worker process was killed (SIGKILL).")
+    page = open_page(run=run_id)
+    assert "This run was interrupted. Its worker process was killed (SIGKILL)." in texts(page)
+    assert "are kept" in texts(page)
+
+
+def test_a_diagnosis_is_in_sight(store: RunStore) -> None:
+    run_id = ended(store, "finished", diagnosis="5 of 10 class maps are zero.")
+    page = open_page(run=run_id)
+    assert any("5 of 10 class maps are zero." in box.value for box in page.warning)
+
+
+def test_names_are_shown_as_they_are(store: RunStore) -> None:
+    name = "*a* $b$ [c](d) :smile: <b>"
+    run_id = ended(store, "finished", name=name)
+    page = open_page(run=run_id)
+    heading = next(h.value for h in page.subheader if h.value.startswith(r"\#"))
+    assert heading.replace("\\", "") == f"#{run_id} {name}"
+    assert r"\*a\*" in heading
+
+
+# --- which run is open ------------------------------------------------------------------------
+
+
+def test_without_a_link_the_run_that_trains_is_opened(store: RunStore) -> None:
+    running, _ = run_of(store, steps=10, phase="training")
+    ended(store, "finished")
+    page = open_page()
+    assert page.query_params["run"] == str(running)
+
+
+def test_a_link_to_a_deleted_run_says_so(store: RunStore) -> None:
+    run_id = ended(store, "finished")
+    store.delete(run_id)
+    ended(store, "finished")
+    page = open_page(run=run_id)
+    assert f"There is no run #{run_id}" in texts(page)
+    assert "No run is open" in texts(page)
+    assert page.query_params["run"] == str(run_id)
+
+
+@pytest.mark.parametrize("text", ["abc", "-1", "9" * 30, "1.5", ""])
+def test_a_link_that_is_no_number_says_so(store: RunStore, text: str) -> None:
+    page = open_page(run=text)
+    assert not page.exception
+    assert "is no number" in texts(page)
+
+
+def test_another_page_and_back_keeps_the_open_run(store: RunStore) -> None:
+    first = ended(store, "finished")
+    ended(store, "finished")
+    page = open_page(run=first)
+    page.switch_page("pages/architecture.py").run()
+    page.query_params.clear()
+    page.switch_page("pages/training.py").run()
+    assert page.query_params["run"] == str(first)
+
+
+def test_a_run_s_network_goes_into_the_sidebar(store: RunStore) -> None:
+    run_id = ended(store, "finished")
+    assert "Put this network in the sidebar" not in labels(open_page(run=run_id))
+    page = open_page(run=run_id, net="nin-28")
+    button(page, "Put this network in the sidebar").click().run()
+    assert page.session_state["nin_config"] == NETWORK
+    assert page.query_params["net"] == link.DEFAULT_PRESET
+    assert page.query_params["run"] == str(run_id)
+
+
+# --- the list ---------------------------------------------------------------------------------
+
+
+def frame_of(store: RunStore) -> list[dict[str, Any]]:
+    return runs.run_frame(store.list_runs()).to_dict("records")
+
+
+def test_the_list_has_a_row_a_run(store: RunStore) -> None:
+    finished = measured(store)
+    running, _ = run_of(store, steps=40, epochs=2, phase="training")
+    page = open_page()
+    assert len(page.dataframe[0].value) == 2
+    second, first = frame_of(store)
+    assert (first["Run"], first["State"], first["Epochs"]) == (finished, "finished", "1 of 1")
+    assert first["Test accuracy"] == pytest.approx(90.0, abs=2)
+    assert (second["Run"], second["State"]) == (running, "running, 21%")
+    assert second["Epochs"] == "0.43 of 2"
+
+
+def ticked(page: AppTest, *run_ids: int) -> AppTest:
+    page.session_state["tr:ticked"] = run_ids
+    return page.run()
+
+
+def test_ticked_runs_are_laid_over_each_other(store: RunStore) -> None:
+    ids = [ended(store, "finished", name=name) for name in ("a", "b", "c")]
+    page = ticked(open_page(), ids[0], ids[2])
+    data = charts(page)["comparison of runs"]["data"]
+    assert [trace["name"] for trace in data] == ["#1 a", "#1 a", "#3 c", "#3 c"]
+
+
+def test_more_runs_than_colours_are_compared_in_part(store: RunStore) -> None:
+    ids = [ended(store, "finished") for _ in range(runs.MAX_COMPARED + 2)]
+    page = ticked(open_page(), *ids)
+    assert len(charts(page)["comparison of runs"]["data"]) == 2 * runs.MAX_COMPARED
+    assert f"The newest {runs.MAX_COMPARED} of {len(ids)}" in texts(page)
+
+
+def test_ticked_runs_are_deleted(store: RunStore) -> None:
+    ids = [ended(store, "finished") for _ in range(3)]
+    page = ticked(open_page(run=ids[2]), ids[1], ids[2])
+    button(page, "Delete 2 ticked runs for good").click().run()
+    assert [run.id for run in store.list_runs()] == [ids[0]]
+    assert page.query_params["run"] == str(ids[0])
+
+
+def test_an_active_run_is_not_deleted(store: RunStore) -> None:
+    run_id, _ = run_of(store, steps=10, phase="training")
+    page = ticked(open_page(run=run_id), run_id)
+    sentence = f"Run #{run_id} is running; stop it before you delete it."
+    assert texts(page).count(sentence) == 2
+    assert not [label for label in labels(page) if label.startswith("Delete")]
+
+
+def test_rename_and_delete_of_the_open_run(store: RunStore) -> None:
+    run_id = ended(store, "finished")
+    page = open_page(run=run_id)
+    field(page, "Name").set_value("better name").run()
+    button(page, "Rename").click().run()
+    assert store.get(run_id).name == "better name"
+    field(page, "Name").set_value("   ").run()
+    button(page, "Rename").click().run()
+    assert "1 to 100 characters" in texts(page)
+    button(page, f"Delete run #{run_id}").click().run()
+    assert not store.list_runs()
+    assert "run" not in page.query_params
+    assert "No network has been trained here yet" in texts(page)
+
+
+def test_a_run_deleted_in_another_tab_is_no_exception(store: RunStore) -> None:
+    run_id = ended(store, "finished")
+    page = open_page(run=run_id)
+    store.delete(run_id)
+    button(page, f"Delete run #{run_id}").click().run()
+    assert not page.exception
+    assert f"There is no run #{run_id}" in texts(page)
+
+
+# --- results ----------------------------------------------------------------------------------
+
+
+def test_results_of_a_finished_run(store: RunStore) -> None:
+    run_id = measured(store)
+    page = open_page(run=run_id)
+    assert not page.exception
+    names = DATASETS["shapes"].class_names
+    truth = load_once("shapes").test_labels.numpy()
+    count = int((truth == 3).sum())
+    assert f"{1000 - count:,} of 1,000 test images right." in texts(page)
+    assert f"{names[3]} is taken for {names[4]}: {count} times" in texts(page)
+    figures = charts(page)
+    wrong = figures[f"confusion of run {run_id}"]["data"][1]
+    assert wrong["customdata"][3][4].startswith(f"true {names[3]}, predicted {names[4]}: {count}")
+    bars = figures[f"classes of run {run_id}"]["data"][0]
+    assert (bars["y"][0], bars["x"][0]) == (names[3], 0)
+    html = "".join(element.proto.body for element in page.get("html"))
+    assert f"<b>{names[3]}</b> taken for {names[4]}, 9" in html
+    # The test after the end is the last, large point of the curves.
+    tests = figures[f"curves of run {run_id}"]["data"][1]
+    assert tests["text"][-1] == "(all 1,000 test images)"
+
+
+def test_a_stopped_run_says_on_how_many_images_it_was_measured(store: RunStore) -> None:
+    run_id = measured(store, images=300, state="stopped")
+    page = open_page(run=run_id)
+    assert "of the first 300 test images right; a stopped run" in texts(page)
+
+
+def test_a_run_without_an_evaluation_says_so(store: RunStore) -> None:
+    run_id = ended(store, "stopped")
+    store.save_checkpoint(run_id, 30, 1, b"")
+    assert "was not measured on the test set" in texts(open_page(run=run_id))
+
+
+# --- a store that cannot be used --------------------------------------------------------------
+
+
+def test_an_unreachable_database_is_a_sentence(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NIN_DATABASE_URL", f"sqlite:///{tmp_path / 'file' / 'runs.db'}")
+    page = open_page()
+    assert not page.exception
+    assert "The run store cannot be used" in texts(page)
+
+
+def test_a_database_that_goes_away_leaves_the_curves_on_the_page(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nin_core.store import StoreError
+
+    run_id, _ = run_of(store, steps=40, phase="training")
+    page = open_page(run=run_id)
+    real: Callable[..., list[MetricRow]] = RunStore.metrics
+
+    def gone(self: RunStore, *args: Any) -> list[MetricRow]:
+        raise StoreError("The run store is locked by another process.", "locked")
+
+    monkeypatch.setattr(RunStore, "metrics", gone)
+    page.run()
+    assert not page.exception
+    assert "The run store does not answer" in texts(page)
+    assert f"curves of run {run_id}" in charts(page)
+    monkeypatch.setattr(RunStore, "metrics", real)
+    page.run()
+    assert "does not answer" not in texts(page)
+
+
+def test_a_run_of_another_version_is_listed_and_explained(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = ended(store, "finished")
+    real = RunStore.get
+
+    def unreadable(self: RunStore, wanted: int) -> Run:
+        from dataclasses import replace
+
+        return replace(
+            real(self, wanted), network=None, train=None, problem="This version cannot read it."
+        )
+
+    monkeypatch.setattr(RunStore, "get", unreadable)
+    page = open_page(run=run_id)
+    assert not page.exception
+    assert "This version cannot read it." in texts(page)

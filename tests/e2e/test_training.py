@@ -1,0 +1,315 @@
+"""The Training page in a real browser with real workers: start, watch, reload, stop, compare.
+
+The first test trains one epoch on the real data; the others take the generated shapes. No test
+asserts a time; what takes long on a busy machine is waited for with patience.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from nin_core import PRESETS
+from nin_core.recipes import RECIPES
+from nin_core.store import MetricRow, RunStore
+from tests.e2e.conftest import OpenTab, StartServer
+from tests.e2e.harness import (
+    NARROW,
+    Dashboard,
+    assert_no_exception,
+    button,
+    choose,
+    press,
+    set_number,
+    visit,
+    wait_idle,
+)
+
+if TYPE_CHECKING:
+    from nin_core.data import Dataset
+
+PATIENCE = 300_000  # ms; an epoch takes a quarter of a minute on an idle machine
+CURVES = ".st-key-tr-live .nin-plot"
+# Training accuracy as the browser has it: the number of its points.
+POINTS = f"() => document.querySelector('{CURVES}')?.data?.[0]?.x?.length ?? 0"
+
+# Looks at the chart in every frame from now on: is its node the same, does it show its curves?
+WATCH = f"""
+() => {{
+    const node = document.querySelector('{CURVES}');
+    window.watched = {{frames: 0, blank: 0, moved: 0, updates: 0}};
+    node.on('plotly_afterplot', () => window.watched.updates++);
+    const look = () => {{
+        const now = document.querySelector('{CURVES}');
+        window.watched.frames++;
+        if (now !== node) window.watched.moved++;
+        const lines = node.isConnected ? node.querySelectorAll('.scatterlayer .js-line') : [];
+        const shown = [...lines].filter((line) => (line.getAttribute('d') ?? '').length > 10);
+        let solid = true;
+        for (let e = node; e; e = e.parentElement) {{
+            const style = getComputedStyle(e);
+            if (style.opacity < 1 || style.visibility === 'hidden') solid = false;
+        }}
+        if (shown.length < 2 || !node.clientHeight || !solid) window.watched.blank++;
+        requestAnimationFrame(look);
+    }};
+    requestAnimationFrame(look);
+}}
+"""
+
+
+def sees(page: Page, text: str | re.Pattern[str]) -> None:
+    """Wait until the page shows this text."""
+    expect(page.get_by_text(text)).to_be_visible(timeout=PATIENCE)
+
+
+def start(page: Page) -> None:
+    button(page, "Start").click()
+
+
+def state(page: Page, text: str) -> None:
+    """Wait until the open run's badge says so."""
+    badge = page.get_by_test_id("stMarkdownContainer").locator(".stMarkdownBadge")
+    expect(badge.filter(has_text=text)).to_have_count(1, timeout=PATIENCE)
+
+
+def points(page: Page, least: int) -> int:
+    page.wait_for_function(f"least => ({POINTS})() >= least", arg=least, timeout=PATIENCE)
+    return int(page.evaluate(POINTS))
+
+
+def start_long_run(page: Page, server: Dashboard, epochs: int = 500) -> int:
+    """Start a run on the shapes that does not end by itself, and wait until it learns."""
+    visit(page, server, "/training")
+    choose(page, "Data set", "Shapes (generated)")
+    set_number(page, "Epochs", epochs)
+    start(page)
+    points(page, 3)
+    return int(re.search(r"[?&]run=(\d+)", page.url)[1])
+
+
+def stop(page: Page) -> None:
+    button(page, "Stop").click()
+    state(page, "stopped")
+
+
+def finished_run(store: RunStore, name: str, epochs: int = 1) -> int:
+    """A run that ended, written as its worker would."""
+    from nin_core.jobs import this_worker
+
+    train = RECIPES["fast"].configure(PRESETS["nin-slim-128"], epochs=epochs)
+    run_id = store.create(PRESETS["nin-slim-128"], train, "shapes", name)
+    attempt = store.claim(run_id, this_worker())
+    store.note(run_id, attempt, total_steps=94 * epochs)
+    rows = [
+        MetricRow("step", 1, n, n / 50, 2 / n, 1 - 1 / n, None, 1 - 1.2 / n, 500)
+        for n in range(2, 94 * epochs + 1, 4)
+    ]
+    store.add_metrics(run_id, rows, attempt=attempt)
+    store.transition(run_id, "finished", attempt=attempt)
+    store.release(run_id, attempt)
+    return run_id
+
+
+# --- the main job -----------------------------------------------------------------------------
+
+
+def test_one_epoch_on_real_data_with_a_reload_in_the_middle(
+    start_server: StartServer, page: Page, fashion_mnist: Dataset
+) -> None:
+    server = start_server()
+    visit(page, server, "/training")
+    sees(page, "No network has been trained here yet")
+    start(page)
+    expect(button(page, "Stop")).to_be_visible(timeout=PATIENCE)
+    first = points(page, 2)
+    assert points(page, first + 1) > first  # the curves grow by themselves
+    sees(page, re.compile(r"Epoch 1 of 1 · step [\d,]+ of 938"))
+
+    link = page.url
+    assert re.search(r"[?&]run=1(&|$)", link)
+    seen = int(page.evaluate(POINTS))
+    page.reload()
+    assert points(page, seen) >= seen
+    assert page.url == link
+
+    state(page, "finished")
+    sees(page, "Most confident mistakes")
+    (run,) = RunStore(server.store_url).list_runs()
+    assert run.test_accuracy is not None and run.test_accuracy >= 0.75
+    assert run.has_checkpoint
+    assert run.has_evaluation
+    figures = page.locator(".nin-figures")
+    expect(figures).to_contain_text(f"{run.test_accuracy:.1%}")
+    expect(figures).to_contain_text("all 10,000 test images")
+    expect(page.locator(".nin-mistakes [role=listitem]")).to_have_count(18)
+    wait_idle(page)
+    # A run that has ended does not tick.
+    page.evaluate(WATCH)
+    page.wait_for_timeout(2500)
+    assert page.evaluate("() => window.watched.updates") == 0
+
+
+# --- the live chart ---------------------------------------------------------------------------
+
+
+def test_the_live_chart_is_never_blank_and_keeps_its_zoom(server: Dashboard, page: Page) -> None:
+    start_long_run(page, server)
+    page.evaluate(WATCH)
+    box = page.locator(f"{CURVES} .nsewdrag").first.bounding_box()
+    assert box is not None
+    left, top = box["x"] + box["width"] * 0.2, box["y"] + box["height"] * 0.2
+    page.mouse.move(left, top)
+    page.mouse.down()
+    page.mouse.move(left + box["width"] * 0.3, top + box["height"] * 0.4, steps=8)
+    page.mouse.up()
+    layout = f"document.querySelector('{CURVES}')._fullLayout"
+    axes = f"() => ['xaxis', 'yaxis'].map(axis => {layout}[axis].range)"
+    page.wait_for_function(f"() => ({axes})()[0][0] > 50")
+    zoomed = page.evaluate(axes)
+    points(page, int(page.evaluate(POINTS)) + 5)
+    assert page.evaluate(axes) == zoomed
+    watched = page.evaluate("() => window.watched")
+    assert watched["updates"] >= 5
+    assert (watched["blank"], watched["moved"]) == (0, 0)
+    stop(page)
+
+
+def test_two_tabs_show_the_same_run_and_each_can_stop_it(
+    server: Dashboard, page: Page, new_page: OpenTab
+) -> None:
+    start_long_run(page, server)
+    other = new_page(NARROW, dark=True)
+    other.goto(page.url)
+    points(other, 3)
+    stop(other)
+    state(page, "stopped")
+    for tab in (page, other):
+        sees(tab, "What it gets right and wrong")
+
+
+# --- starting and stopping --------------------------------------------------------------------
+
+
+def test_a_double_click_starts_one_run(start_server: StartServer, page: Page) -> None:
+    server = start_server()
+    visit(page, server, "/training")
+    choose(page, "Data set", "Shapes (generated)")
+    button(page, "Start").dblclick()
+    sees(page, re.compile(r"^#1 "))
+    state(page, "finished")
+    assert len(RunStore(server.store_url).list_runs()) == 1
+
+
+def test_stop_keeps_what_was_learned_and_other_pages_lose_nothing(
+    server: Dashboard, page: Page
+) -> None:
+    run_id = start_long_run(page, server)
+    page.get_by_test_id("stSidebarNavLink").filter(has_text="Architecture").click()
+    expect(page.locator("h1")).to_contain_text("Architecture", timeout=PATIENCE)
+    page.get_by_test_id("stSidebarNavLink").filter(has_text="Training").click()
+    before = points(page, 3)
+    assert f"run={run_id}" in page.url
+    points(page, before + 1)
+    stop(page)
+    run = RunStore(server.store_url).get(run_id)
+    assert run.has_checkpoint
+    assert run.step > 0
+    link = page.get_by_role("link", name=re.compile("See its feature maps"))
+    expect(link).to_be_visible(timeout=PATIENCE)
+    sees(page, "What it gets right and wrong")
+    wait_idle(page)
+    link.click()
+    expect(page.locator("h1")).to_contain_text("Feature maps", timeout=PATIENCE)
+    assert f"run={run_id}" in page.url
+
+
+def test_a_killed_worker_is_shown_as_interrupted(server: Dashboard, page: Page) -> None:
+    run_id = start_long_run(page, server)
+    worker = RunStore(server.store_url).get(run_id).worker_pid
+    assert worker in server.workers()
+    os.kill(worker, signal.SIGKILL)
+    state(page, "interrupted")
+    sees(page, "This run was interrupted.")
+    assert points(page, 3)  # its curves are still there
+
+
+# --- the list ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listed(start_server: StartServer) -> tuple[Dashboard, RunStore]:
+    """A server that nobody has visited, with three finished runs."""
+    server = start_server()
+    store = RunStore(server.store_url)
+    for name in ("first", "second", "third"):
+        finished_run(store, name)
+    return server, store
+
+
+def click_row(page: Page, row: int, *, box: bool) -> None:
+    """Click a row of the list (the newest run is row 0): its box, or a cell."""
+    table = page.get_by_test_id("stDataFrame")
+    table.scroll_into_view_if_needed()
+    place = table.bounding_box()
+    assert place is not None
+    page.mouse.click(place["x"] + (18 if box else 180), place["y"] + 35 * (row + 1.5))
+    wait_idle(page)
+
+
+def test_a_click_in_the_list_opens_a_run_and_ticks_compare(
+    listed: tuple[Dashboard, RunStore], page: Page
+) -> None:
+    server, store = listed
+    visit(page, server, "/training?run=3")
+    sees(page, "#3 third")
+    click_row(page, 2, box=False)
+    sees(page, "#1 first")
+    assert "run=1" in page.url
+    click_row(page, 0, box=True)
+    click_row(page, 1, box=True)
+    comparison = page.locator(".nin-plot").last
+    expect(comparison.locator(".legendtext")).to_have_text(
+        ["#2 second", "#3 third"], timeout=PATIENCE
+    )
+    sees(page, "#1 first")
+    # A run that comes meanwhile moves the rows, not the ticks.
+    finished_run(store, "fourth")
+    page.get_by_text("Rename or delete").click()
+    press(page, "Rename")
+    expect(comparison.locator(".legendtext")).to_have_text(
+        ["#2 second", "#3 third"], timeout=PATIENCE
+    )
+
+
+def test_delete_asks_first_and_the_link_then_says_so(
+    listed: tuple[Dashboard, RunStore], page: Page
+) -> None:
+    server, store = listed
+    visit(page, server, "/training?run=2")
+    page.get_by_text("Rename or delete").click()
+    press(page, "Delete run #2")
+    assert [run.id for run in store.list_runs()] == [3, 1]
+    sees(page, "#3 third")
+    visit(page, server, "/training?run=2")
+    sees(page, "There is no run #2")
+
+
+def test_a_phone_shows_all_of_it_without_scrolling_sideways(
+    listed: tuple[Dashboard, RunStore], new_page: OpenTab
+) -> None:
+    server, _ = listed
+    page = new_page(NARROW)
+    visit(page, server, "/training?run=1")
+    expect(page.locator(f"{CURVES} .main-svg").first).to_be_visible(timeout=PATIENCE)
+    wide = page.evaluate(
+        "() => { const m = document.querySelector('[data-testid=\"stMain\"]');"
+        " return m.scrollWidth - m.clientWidth; }"
+    )
+    assert wide <= 0
+    assert_no_exception(page)
