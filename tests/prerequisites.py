@@ -58,7 +58,10 @@ _SYSTEM_BROWSERS = (
 
 
 def find_chromium() -> Path | None:
-    """The first Chromium that starts: playwright's own, then the system's; None without one."""
+    """The first Chromium that starts: playwright's own, then the system's; None without one.
+
+    Call it before `sync_playwright()`, not inside: playwright is asked where it keeps its own.
+    """
     return next((path for path in _chromium_candidates() if _answers(path)), None)
 
 

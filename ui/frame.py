@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -36,7 +37,6 @@ _STYLE = """
 .nin-totals td:nth-child(n+2) { text-align: right; white-space: nowrap; padding-left: .5rem;
   font-variant-numeric: tabular-nums; }
 .nin-totals td:nth-child(3) { opacity: .75; }
-.stMainBlockContainer { padding-top: 3rem; padding-bottom: 3rem; }
 </style>
 """
 
@@ -50,13 +50,17 @@ def page(file: str) -> StreamlitPage:
 
 
 def navigation() -> StreamlitPage:
-    """Register the pages and return the one that was asked for."""
+    """Name the site, register its pages and return the one that was asked for."""
+    st.set_page_config(
+        page_title="NiN Explorer",
+        page_icon=str(Path(__file__).with_name("icon.svg")),
+        layout="wide",
+    )
     return st.navigation([page(path) for path, _, _ in _PAGES])
 
 
 def run() -> None:
     """The entry point's whole job: frame, sidebar, then the page that was asked for."""
-    st.set_page_config(page_title="NiN Explorer", page_icon=":material/blur_on:", layout="wide")
     chosen = navigation()
     st.session_state["nin_framed"] = True
     st.html(_STYLE)

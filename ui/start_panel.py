@@ -212,11 +212,6 @@ def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
             **_bound("subset", draft.get("subset")),
         )
     changes = {field: value for field, value in values.items() if value != getattr(usual, field)}
-    if changes:
-        said = ", ".join(f"{_NUMBERS[field]} {getattr(usual, field):g}" for field in changes)
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.caption(f"Changed; the recipe has {said}.", width="stretch")
-            st.button("Reset", type="tertiary", on_click=_forget_changes)
     seed, subset = draft.get("seed", 0), draft.get("subset")
     try:
         train = recipe.configure(config, **changes, subset=subset, seed=seed)
@@ -230,6 +225,11 @@ def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
             placeholder=default_name(config, train),
             **_bound("name", draft.get("name", "")),
         )
+    if changes:
+        said = ", ".join(f"{_NUMBERS[field]} {getattr(usual, field):g}" for field in changes)
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.caption(f"Changed from the recipe's {said}.", width="stretch")
+            st.button("Reset", type="tertiary", on_click=_forget_changes)
     return train, None
 
 

@@ -8,8 +8,8 @@ import json
 import subprocess
 import sys
 from typing import Any
+from xml.etree import ElementTree
 
-import pyarrow as pa
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -19,7 +19,7 @@ from nin_core.summary import LayerSummary
 from tests.conftest import dashboard
 from tests.core.test_diagram import ODD
 from tests.prerequisites import PROJECT
-from ui import diagram, figures, link, notes, tables
+from ui import diagram, figures, link, notes, numbers, tables
 from ui.components.diagram import _checked
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -39,9 +39,29 @@ def metric(app: AppTest, label: str) -> Any:
     return next(m for m in app.main.metric if m.label == label)
 
 
-def table(app: AppTest) -> dict[str, list[Any]]:
-    frame = app.main.dataframe[0].value
-    return {column: frame[column].tolist() for column in frame}
+COLUMNS = (
+    *("layer", "kind", "kernel", "stride", "padding", "output", "parameters", "parameter share"),
+    *("MACs", "MAC share", "activations", "kept", "receptive field", "effective stride"),
+)
+
+
+def read(html: str) -> dict[str, list[str]]:
+    """The table's body and totals row, by column."""
+    root = ElementTree.fromstring(html[html.index("<div") :])
+    rows = [
+        ["".join(cell.itertext()) for cell in row]
+        for part in ("tbody", "tfoot")
+        for row in root.findall(f"table/{part}/tr")
+    ]
+    return dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
+
+
+def whole(texts: list[str]) -> list[int]:
+    return [int(text.replace(",", "")) for text in texts]
+
+
+def table(app: AppTest) -> dict[str, list[str]]:
+    return read(next(h.proto.body for h in app.main.get("html") if "nin-layers" in h.proto.body))
 
 
 def component(app: AppTest, key: str) -> dict[str, Any]:
@@ -65,8 +85,12 @@ def test_totals_and_the_table_are_the_tutorials() -> None:
     assert shown["layer"][0] == "block1.conv"
     assert shown["output"][:4] == ["96×54×54"] * 3 + ["96×26×26"]
     assert shown["layer"][-1] == "Total"
-    assert shown["parameters"][-1] == sum(shown["parameters"][:-1]) == 1_992_166
-    assert shown["MACs"][-1] == sum(shown["MACs"][:-1]) == 762_297_352
+    *parameters, total = whole(shown["parameters"])
+    assert sum(parameters) == total == 1_992_166
+    *macs, total = whole(shown["MACs"])
+    assert sum(macs) == total == 762_297_352
+    assert shown["receptive field"][:5] == ["11", "11", "11", "19", "51"]
+    assert shown["effective stride"][:5] == ["4", "4", "4", "8", "8"]
     assert "block1.conv sees 223 of 224, pool1 sees 53 of 54" in text(app)
     assert "92 % of AlexNet's 46.8 M parameters" in text(app)
 
@@ -79,7 +103,7 @@ def test_a_slider_moves_everything() -> None:
     now = summarize(PRESETS["nin-224"].with_widths((96, 256, 300)))
     assert metric(app, "Parameters").value == f"{now.total_parameters:,}"
     assert metric(app, "Parameters").delta == "−16 % vs nin-224"
-    assert table(app)["parameters"][-1] == now.total_parameters
+    assert table(app)["parameters"][-1] == f"{now.total_parameters:,}"
     assert "300×12×12" in table(app)["output"]
     assert component(app, "architecture:where:parameters") != before
     assert "300×12×12" in component(app, f"architecture:diagram:{diagram.WIDTHS[-1]}")["svg"]
@@ -99,7 +123,7 @@ def test_blocks_single_layers_and_relu_rows() -> None:
         "block3",
         "block4",
     ]
-    assert dict(zip(shown["layer"], shown["parameters"], strict=True))["block2"] == 746_240
+    assert dict(zip(shown["layer"], shown["parameters"], strict=True))["block2"] == "746,240"
 
 
 def test_another_preset_can_be_compared_and_the_batch_size_changed() -> None:
@@ -151,7 +175,7 @@ def test_the_page_does_not_import_torch() -> None:
         "app.switch_page('pages/architecture.py')\n"
         "app.run()\n"
         "assert not app.exception, app.exception\n"
-        "assert app.main.dataframe\n"
+        "assert any('nin-layers' in h.proto.body for h in app.main.get('html'))\n"
         "assert 'torch' not in sys.modules\n"
     )
     done = subprocess.run(
@@ -178,14 +202,17 @@ def test_rows_add_up_to_the_totals(
     network: NetworkSummary, granularity: Any, with_relu: bool
 ) -> None:
     rows = tables.table_rows(network, granularity, with_relu=with_relu)
-    shown, config = tables.layer_table(network, rows)
-    assert isinstance(shown, pa.Table)
-    assert shown.column_names == list(config)
-    columns = shown.to_pydict()
-    for name in ("parameters", "MACs", "params %", "MACs %", "activations", "kept"):
-        *values, total = columns[name]
-        assert sum(values) == pytest.approx(total), name
+    assert sum(row.activation_bytes for row in rows) == network.total_activation_bytes
     assert sum(row.saved_bytes for row in rows) == sum(row.saved_bytes for row in network.layers)
+    shown = read(tables.layer_table(network, rows))
+    for name in ("parameters", "MACs"):
+        *values, total = whole(shown[name])
+        assert sum(values) == total
+    assert shown["layer"] == [*(row.name for row in rows), "Total"]
+    assert shown["activations"][-1] == numbers.size(network.total_activation_bytes)
+    # A layer without parameters has no bar.
+    for count, share in zip(whole(shown["parameters"]), shown["parameter share"], strict=True):
+        assert bool(count) == bool(share)
 
 
 def test_the_csv_is_exact_and_has_no_totals() -> None:

@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page, Request, sync_playwright
 
 from tests.conftest import missing
 from tests.e2e.harness import (
+    PAGE_LIMIT_MS,
     PROJECT,
     WIDE,
     Dashboard,
@@ -29,6 +30,9 @@ from tests.prerequisites import NO_CHROMIUM, find_chromium
 
 OpenTab = Callable[..., Page]
 StartServer = Callable[..., Dashboard]
+
+# Patience with a busy machine: no test asserts a time.
+expect.set_options(timeout=PAGE_LIMIT_MS)
 
 _failed = pytest.StashKey[bool]()
 _pages = pytest.StashKey[list[Page]]()

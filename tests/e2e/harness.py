@@ -67,8 +67,22 @@ class Dashboard:
         log: file with everything the server printed.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
-        """Prepare a server whose files go into `folder`; `environment` adds to the caller's."""
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        script: str = "dashboard.py",
+        base_path: str = "",
+    ) -> None:
+        """Prepare a server whose files go into `folder`.
+
+        Args:
+            environment: adds to the caller's.
+            script: another Streamlit script of the project, e.g. a demo of one component.
+            base_path: serve under this path instead of "/", as behind a proxy.
+        """
+        self._script, self._base_path = script, base_path
         self.log = folder / "server.log"
         self.store_url = f"sqlite:///{folder / 'runs.db'}"
         self.url = ""
@@ -82,9 +96,10 @@ class Dashboard:
             RuntimeError: if it does not, with the end of its log.
         """
         port = _free_port()
-        command = [sys.executable, "-m", "streamlit", "run", "dashboard.py"]
+        command = [sys.executable, "-m", "streamlit", "run", self._script]
         # No watcher: a file saved during a test must not rerun the page under test.
         options = {"port": port, "headless": "true", "fileWatcherType": "none"}
+        options |= {"baseUrlPath": self._base_path} if self._base_path else {}
         command += [f"--server.{name}={value}" for name, value in options.items()]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -96,7 +111,7 @@ class Dashboard:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port}/{self._base_path}".rstrip("/")
         deadline = time.monotonic() + START_LIMIT
         while not _answers(f"{self.url}/_stcore/health"):
             ended = self._process.poll() is not None
@@ -106,6 +121,11 @@ class Dashboard:
                 raise RuntimeError(f"the server {what}; its log ends:\n{self.log_tail()}")
             time.sleep(0.05)
         return self
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process id; None while it does not run."""
+        return self._process.pid if self._process is not None else None
 
     def stop(self, *, workers: bool = True) -> None:
         """End the server and, unless `workers` is false, the runs it started. Never raises."""
@@ -117,8 +137,7 @@ class Dashboard:
 
     def workers(self) -> list[int]:
         """Process ids of the training workers of this server's store that are alive."""
-        server = self._process.pid if self._process is not None else None
-        return [pid for pid in _processes_of(self.store_url) if pid != server]
+        return [pid for pid in _processes_of(self.store_url) if pid != self.pid]
 
     def end_workers(self) -> None:
         """Kill this store's workers and wait until they are gone (at most 5 s)."""

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,12 +19,8 @@ from tests.e2e import component_demo as demo
 from tests.e2e.conftest import OpenTab
 from tests.e2e.harness import (
     NARROW,
-    PAGE_LIMIT_MS,
-    PROJECT,
     WIDE,
-    _answers,
-    _end_group,
-    _free_port,
+    Dashboard,
     wait_idle,
 )
 
@@ -38,36 +31,12 @@ LINES = f"{CHART} .scatterlayer .js-line"
 TIP = ".nin-sprite-tip"
 
 
-@pytest.fixture(autouse=True)
-def _patience() -> Iterator[None]:
-    """Charts wait for 1.5 MB of plotly.js, on a machine that may be busy."""
-    expect.set_options(timeout=PAGE_LIMIT_MS)
-    yield
-    expect.set_options(timeout=5000)  # Playwright's own
-
-
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the demo app answers."""
-    port = _free_port()
-    options = {"port": port, "headless": "true", "fileWatcherType": "none", "baseUrlPath": "a/b"}
-    command = [sys.executable, "-m", "streamlit", "run", str(Path(demo.__file__))]
-    log = (tmp_path_factory.mktemp("demo") / "server.log").open("ab")
-    process = subprocess.Popen(
-        command + [f"--server.{name}={value}" for name, value in options.items()],
-        cwd=PROJECT,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
-    address = f"http://127.0.0.1:{port}/a/b"
-    try:
-        while not _answers(f"{address}/_stcore/health"):
-            assert process.poll() is None, Path(log.name).read_text()
-        yield address
-    finally:
-        _end_group(process)
-        log.close()
+    folder = tmp_path_factory.mktemp("demo")
+    with Dashboard(folder, script="tests/e2e/component_demo.py", base_path="a/b") as server:
+        yield server.url
 
 
 # --- charts -----------------------------------------------------------------------------------

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from nin_core import PRESETS, summarize
 from tests.e2e.harness import (
     Dashboard,
-    open_tab,
     set_slider,
     slider,
     visit,
@@ -38,20 +35,17 @@ def shows_network(page: Page) -> None:
 
 @pytest.mark.parametrize("path", PAGES)
 def test_a_deep_link_on_a_fresh_server_shows_frame_page_and_network(
-    path: str, browser: Browser, tmp_path: Path
+    path: str, fresh_server: Dashboard, page: Page
 ) -> None:
     """Each page's own URL is the first that this server is ever asked for."""
-    with Dashboard(tmp_path) as server:
-        page = open_tab(browser)
-        visit(page, server, f"{path}?{QUERY}")
-        expect(page.get_by_test_id("stSidebarNavLink")).to_have_count(len(PAGES))
-        expect(page.locator("h1")).to_contain_text(PAGES[path])
-        shows_network(page)
-        page.reload()
-        wait_idle(page)
-        expect(page.get_by_test_id("stSidebarNavLink")).to_have_count(len(PAGES))
-        shows_network(page)
-        page.context.close()
+    visit(page, fresh_server, f"{path}?{QUERY}")
+    expect(page.get_by_test_id("stSidebarNavLink")).to_have_count(len(PAGES))
+    expect(page.locator("h1")).to_contain_text(PAGES[path])
+    shows_network(page)
+    page.reload()
+    wait_idle(page)
+    expect(page.get_by_test_id("stSidebarNavLink")).to_have_count(len(PAGES))
+    shows_network(page)
 
 
 def test_a_moved_slider_gives_the_new_total_everywhere_and_after_a_reload(

@@ -88,9 +88,13 @@ def start_long_run(page: Page, server: Dashboard, epochs: int = 500) -> int:
     visit(page, server, "/training")
     choose(page, "Data set", "Shapes (generated)")
     set_number(page, "Epochs", epochs)
+    before = page.url
     start(page)
+    page.wait_for_function("url => location.href !== url", arg=before, timeout=PATIENCE)
+    run_id = int(re.search(r"[?&]run=(\d+)", page.url)[1])
+    sees(page, re.compile(f"^#{run_id} "))
     points(page, 3)
-    return int(re.search(r"[?&]run=(\d+)", page.url)[1])
+    return run_id
 
 
 def stop(page: Page) -> None:
