@@ -41,14 +41,14 @@ from tests.e2e.harness import (
 from tests.prerequisites import NO_CHROMIUM, find_chromium
 
 # Resolves with the milliseconds from the next key press to the first frame that shows `expected`
-# in the totals and, written in the grid's accessible table, in the per-layer table.
+# in the sidebar's totals and in the per-layer table.
 TIME_TO_TOTAL = """
 (expected) => new Promise((resolve) => {
     document.addEventListener('keydown', () => {
         const start = performance.now();
         const look = () => {
             const totals = document.querySelector('.nin-totals')?.textContent ?? '';
-            const table = document.querySelector('[data-testid=stDataFrame]')?.textContent ?? '';
+            const table = document.querySelector('.nin-layers')?.textContent ?? '';
             if (totals.includes(expected) && table.includes(expected)) {
                 resolve(performance.now() - start);
             } else {
@@ -178,7 +178,7 @@ def cold_start(browser: Browser, folder: Path) -> None:
         page = open_tab(browser)
         page.goto(f"{server.url}/architecture")
         page.wait_for_function(
-            "() => (document.querySelector('[data-testid=stDataFrame]')?.textContent ?? '')"
+            "() => (document.querySelector('.nin-layers')?.textContent ?? '')"
             ".includes('10,846')"
         )
         shown = time.perf_counter() - began - answered

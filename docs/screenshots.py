@@ -112,6 +112,8 @@ def take(browser: Browser, server: Dashboard, name: str, theme: str, size: str) 
 def write(page: Page, name: str, *, whole_page: bool = False) -> None:
     """Write one picture, once what the browser draws by itself has settled."""
     page.evaluate("() => document.querySelector('[data-testid=\"stMain\"]').scrollTo(0, 0)")
+    page.mouse.move((page.viewport_size or {"width": 1440})["width"] - 4, 120)  # hovers nothing
+    page.evaluate("() => document.activeElement.blur()")
     page.wait_for_timeout(1000)
     wait_idle(page, quiet=0)  # not in the middle of a run's tick, which shows as a paler page
     path = screenshot(page, FOLDER / f"{name}.png", whole_page=whole_page)

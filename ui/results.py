@@ -265,13 +265,18 @@ def mistakes_html(results: Results, names: Sequence[str]) -> str:
         items.append(
             f"<div role='listitem'><span role='img' aria-label='Test image {mistake.index}'"
             f" style='width:{shown}px;height:{shown}px;background-position:-{x}px -{y}px'></span>"
-            f"<b>{true}</b> taken for {taken}, {mistake.confidence:.0%}</div>"
+            f"<b>{true}</b> taken for {taken}, {_sureness(mistake.confidence)}</div>"
         )
     return (
         f"<style>.nin-mistakes span {{ background-image: url(data:image/png;base64,{url}); "
         f"background-size: {columns * shown}px {rows * shown}px; }}</style>"
         f"<div class='nin-mistakes' role='list'>{''.join(items)}</div>"
     )
+
+
+def _sureness(confidence: float) -> str:
+    """A confidence in whole percent; certainty is not claimed for what is only almost certain."""
+    return "over 99%" if confidence > 0.99 else f"{confidence:.0%}"
 
 
 def sprite_png(pictures: NDArray[np.uint8], columns: int) -> bytes:

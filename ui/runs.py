@@ -6,7 +6,7 @@ Choices made here:
   which also sorts, searches and scrolls.
 * Streamlit knows the rows of a table by their position. The table's key names the runs in it, so a
   new run starts a new table (with the same runs ticked) instead of moving the ticks to others.
-* While any run is active the list is drawn anew every two seconds, in a fragment of its own beside
+* While any run is active the list is drawn anew every three seconds, in a fragment of its own beside
   the open run's.
 """
 
@@ -28,7 +28,7 @@ from ui.curves import Compared, comparison_figure
 if TYPE_CHECKING:
     from nin_core.store import Run
 
-TICK_SECONDS = 2.0
+TICK_SECONDS = 3.0
 MAX_RUNS = 500  # the newest that are listed
 MAX_COMPARED = len(theme.RUNS)
 VISIBLE_ROWS = 10

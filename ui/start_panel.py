@@ -134,12 +134,8 @@ def _use_generated() -> None:
 
 
 def _network_line(config: NiNConfig) -> str:
-    name = training.network_name(config)
     parameters = numbers.short(summarize(config).total_parameters)
-    pooling = "average" if config.global_pool == "avg" else "max"
-    return (
-        f"Trains the sidebar's network: {name}, {parameters} parameters, global {pooling} pooling."
-    )
+    return f"Trains {training.network_name(config)}, {parameters} parameters."
 
 
 def _recipe() -> None:

@@ -1,9 +1,9 @@
 """The per-layer table of a network, as HTML for `st.html`, and its CSV.
 
-Why not `st.dataframe`: it draws on a canvas, some 170 ms after the sidebar's totals at the same
-slider step, and what tests and screen readers can read of it follows 200 ms later still (a timer in
-its grid). This table comes with the totals. It also has a totals row that stands out, headings in
-full words, and each figure in the unit that suits it.
+Why not `st.dataframe`: at one slider step (two busy cores, medians of 20) the sidebar's totals had
+changed after 365 ms, its canvas after 546, and what tests and screen readers can read of it after
+907, since its grid holds that back for 200 ms. This table changes with the page. It also has a
+totals row that stands out, headings in full words, and each figure in the unit that suits it.
 """
 
 from __future__ import annotations
@@ -148,7 +148,8 @@ _STYLE = """<style>
   font-variant-numeric: tabular-nums; white-space: nowrap; margin: 0; }
 .nin-layers th, .nin-layers td { border: 0; padding: .27rem .3rem; text-align: right;
   font-weight: 400; }
-.nin-layers thead th { opacity: .75; vertical-align: bottom; padding-bottom: .2rem; }
+.nin-layers thead th { color: color-mix(in srgb, currentColor 75%, transparent);
+  vertical-align: bottom; padding-bottom: .2rem; }
 .nin-layers thead th[colspan] { text-align: center; }
 .nin-layers tbody tr > *, .nin-layers tfoot tr > * { border-top: 1px solid rgba(128,128,128,.22); }
 .nin-layers tfoot tr > * { font-weight: 600; border-top: 2px solid rgba(128,128,128,.55); }

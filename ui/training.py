@@ -155,9 +155,14 @@ def welcome(config: NiNConfig) -> None:
 def show(run: Run, config: NiNConfig) -> None:
     """Draw the open run: its name, what can be done with it, and how it goes."""
     st.html(_STYLE)
-    _header(run, config)
+    icon, color = STATES.get(run.state, (":material/help:", "gray"))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.subheader(_plain(title(run)), anchor=False, width="content")
+        st.badge(run.state, icon=icon, color=color)
+    st.caption(_plain(_described(run)))
     ticking = run.active or run.worker is not None
     st.fragment(_live, run_every=TICK_SECONDS if ticking else None)(run.id, run.state, ticking)
+    _actions(run, config)
 
 
 def title(run: Run) -> str:
@@ -171,12 +176,7 @@ def network_name(network: NiNConfig) -> str:
     return preset_name(network) or f"NiN {widths} @ {network.image_size} px"
 
 
-def _header(run: Run, config: NiNConfig) -> None:
-    icon, color = STATES.get(run.state, (":material/help:", "gray"))
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.subheader(_plain(title(run)), anchor=False, width="content")
-        st.badge(run.state, icon=icon, color=color)
-    st.caption(_plain(_described(run)))
+def _actions(run: Run, config: NiNConfig) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         with st.popover("Rename or delete", icon=":material/edit:"):
             _rename_and_delete(run)
@@ -374,7 +374,7 @@ def _messages(seen: _Seen) -> None:
 
 
 def _figures(run: Run, history: History) -> None:
-    if not len(history.step) and run.test_accuracy is None:
+    if not (run.active or len(history.step) or run.test_accuracy is not None):
         return
     loss, accuracy, images = _latest(run, history)
     data = DATASETS.get(run.dataset)

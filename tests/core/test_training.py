@@ -115,6 +115,12 @@ def test_the_tutorial_recipe_is_the_tutorials():
     )
 
 
+def test_the_fast_rate_falls_where_a_convolution_narrows_strongly():
+    rates = {name: RECIPES["fast"].configure(net).learning_rate for name, net in PRESETS.items()}
+    assert rates["nin-slim-128"] == rates["nin-28"] == 0.05
+    assert 0.01 <= rates["nin-224"] <= 0.015
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_configuration_survives_json(recipe):
     config = RECIPES[recipe].configure(SLIM, epochs=3, subset=1000, seed=7)
