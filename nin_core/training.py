@@ -40,7 +40,7 @@ from .summary import summarize
 
 # How far above zero every class map starts, in standard deviations of that map over a batch.
 CLASS_MAP_LIFT = 5.0
-ADAMW_SECOND_BETA = 0.99
+ADAMW_SECOND_BETA = 0.95
 
 INTERIM_TESTS = 8  # an epoch
 INTERIM_IMAGES = 1000  # at most; fewer if they would cost more than 5 % of the training

@@ -6,8 +6,8 @@ Choices made here:
   which also sorts, searches and scrolls.
 * Streamlit knows the rows of a table by their position. The table's key names the runs in it, so a
   new run starts a new table (with the same runs ticked) instead of moving the ticks to others.
-* While any run is active the list is drawn anew every three seconds, in a fragment of its own beside
-  the open run's.
+* While any run is active the list is drawn anew every three seconds, in a fragment of its own
+  beside the open run's.
 """
 
 from __future__ import annotations

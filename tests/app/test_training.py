@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -265,17 +266,24 @@ def test_seconds_are_predicted_from_earlier_runs(store: RunStore) -> None:
     assert "by 1 earlier run" in texts(open_page())
 
 
-def test_twice_the_images_take_twice_the_time(store: RunStore) -> None:
-    train = RECIPES["fast"].configure(NETWORK)
-    plan = start_panel.Plan(NETWORK, train, "fashion-mnist", None)
-    guess, none = start_panel.predicted_seconds(plan, [])
-    assert none == 0
-    ended(store, "finished")
-    at_4000, one = start_panel.predicted_seconds(plan, store.list_runs())
+def test_a_prediction_follows_the_speed_and_the_images(store: RunStore) -> None:
+    def seconds(runs: list[Run], **changes: Any) -> float:
+        train = RECIPES["fast"].configure(NETWORK, **changes)
+        plan = start_panel.Plan(NETWORK, train, "fashion-mnist", None)
+        predicted, timed = start_panel.predicted_seconds(plan, runs)
+        assert timed == len(runs)
+        return predicted
+
+    ended(store, "finished")  # at 4,000 images a second
+    (at_4000,) = store.list_runs()
+    at_2000 = replace(at_4000, examples_per_second=2000.0)
     data = DATASETS["fashion-mnist"]
-    assert one == 1
-    assert at_4000 == pytest.approx((data.train_size + data.test_size / 3) / 4000)
-    assert guess > 0
+    images = data.train_size + data.test_size / 3  # a forward pass is a third of a step
+    assert seconds([at_4000]) == pytest.approx(images / 4000, rel=0.2)
+    assert seconds([at_2000]) > 1.5 * seconds([at_4000])
+    assert seconds([at_4000], epochs=3) == pytest.approx(3 * seconds([at_4000]))
+    assert seconds([at_4000], subset=6000) < seconds([at_4000]) / 4
+    assert seconds([]) > 0
 
 
 # --- a run's states ---------------------------------------------------------------------------
@@ -560,8 +568,6 @@ def test_a_run_of_another_version_is_listed_and_explained(
     real = RunStore.get
 
     def unreadable(self: RunStore, wanted: int) -> Run:
-        from dataclasses import replace
-
         return replace(
             real(self, wanted), network=None, train=None, problem="This version cannot read it."
         )

@@ -206,6 +206,7 @@ def test_a_stop_does_not_wait_for_the_step(store, monkeypatch):
     """The third step blocks; the run is stopped all the same, with the weights of the second."""
     import torch
     from safetensors.torch import load
+    from torch.optim.optimizer import register_optimizer_step_post_hook
 
     from nin_core import model as model_module
 
@@ -232,17 +233,15 @@ def test_a_stop_does_not_wait_for_the_step(store, monkeypatch):
 
     monkeypatch.setattr(model_module, "build_nin", build_blocking)
     after_second = {}
-    update = torch.optim.SGD.step
 
-    def step(self, *args, **kwargs):
-        result = update(self, *args, **kwargs)
+    def remember(*_):
         state = built[0].state_dict()
         after_second.update({name: tensor.clone() for name, tensor in state.items()})
-        return result
 
-    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    hook = register_optimizer_step_post_hook(remember)
     work = Work(store)
     assert blocked.wait(120)
+    hook.remove()
     store.request_stop(work.run_id)
     run = wait_state(store, work.run_id, "stopped")
     assert not go.is_set()

@@ -377,3 +377,55 @@ def upload(page: Page, label: str, name: str, data: bytes, mime_type: str = "ima
         {"name": name, "mimeType": mime_type, "buffer": data}
     )
     wait_idle(page)
+
+
+# --- charts and pictures ----------------------------------------------------------------------
+
+CURVES = ".st-key-tr-live .nin-plot"
+# The live chart of the Training page, and what looks at the chart in every
+# frame from now on: is its node the same, does it show its curves?
+WATCH_CHART = f"""
+() => {{
+    const node = document.querySelector('{CURVES}');
+    window.watched = {{frames: 0, blank: 0, moved: 0, updates: 0}};
+    node.on('plotly_afterplot', () => window.watched.updates++);
+    const look = () => {{
+        const now = document.querySelector('{CURVES}');
+        window.watched.frames++;
+        if (now !== node) window.watched.moved++;
+        const lines = node.isConnected ? node.querySelectorAll('.scatterlayer .js-line') : [];
+        const shown = [...lines].filter((line) => (line.getAttribute('d') ?? '').length > 10);
+        let solid = true;
+        for (let e = node; e; e = e.parentElement) {{
+            const style = getComputedStyle(e);
+            if (style.opacity < 1 || style.visibility === 'hidden') solid = false;
+        }}
+        if (shown.length < 2 || !node.clientHeight || !solid) window.watched.blank++;
+        requestAnimationFrame(look);
+    }};
+    requestAnimationFrame(look);
+}}
+"""
+
+
+def cell_on_screen(
+    page: Page, channel: int, row: int, column: int, key: str = ""
+) -> tuple[float, float]:
+    """Scroll a cell of a picture of maps into view and return where its middle is on the screen.
+
+    `key` is the sprite's; by default the page's only one is meant.
+    """
+    script = """([channel, row, column, key]) => {
+        const sprites = [...window.ninSprites.values()];
+        const { layout, canvas } = sprites.find((s) => !key || s.key === key);
+        const down = Math.floor(channel / layout.columns), across = channel % layout.columns;
+        const tile = layout.top + layout.tileHeight + layout.bottom + layout.gap;
+        const x = across * (layout.tileWidth + layout.gap) + (column + 0.5) * layout.cell;
+        const y = down * tile + layout.top + (row + 0.5) * layout.cell;
+        const box = () => canvas.getBoundingClientRect();
+        const top = () => box().top + y / layout.ratio;
+        document.querySelector('[data-testid="stMain"]').scrollBy(0, top() - innerHeight / 2);
+        return [box().left + x / layout.ratio, top()];
+    }"""
+    x, y = page.evaluate(script, [channel, row, column, key])
+    return x, y

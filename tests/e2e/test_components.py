@@ -21,6 +21,7 @@ from tests.e2e.harness import (
     NARROW,
     WIDE,
     Dashboard,
+    cell_on_screen,
     wait_idle,
 )
 
@@ -276,23 +277,6 @@ def open_picture(page: Page, url: str, kind: str) -> None:
     wait_idle(page)
 
 
-def place_of(page: Page, channel: int, row: int, column: int) -> tuple[float, float]:
-    """Scroll a cell into view and return where its middle is on the screen."""
-    script = """([channel, row, column]) => {
-        const { layout, canvas } = [...window.ninSprites.values()][0];
-        const down = Math.floor(channel / layout.columns), across = channel % layout.columns;
-        const tile = layout.top + layout.tileHeight + layout.bottom + layout.gap;
-        const x = across * (layout.tileWidth + layout.gap) + (column + 0.5) * layout.cell;
-        const y = down * tile + layout.top + (row + 0.5) * layout.cell;
-        const box = () => canvas.getBoundingClientRect();
-        const top = () => box().top + y / layout.ratio;
-        document.querySelector('[data-testid="stMain"]').scrollBy(0, top() - innerHeight / 2);
-        return [box().left + x / layout.ratio, top()];
-    }"""
-    x, y = page.evaluate(script, [channel, row, column])
-    return x, y
-
-
 def shown(values: np.ndarray, value: float) -> str:
     """A value as the tooltip must print it: with the decimals that give the largest four digits."""
     decimals = 3 - math.floor(math.log10(np.abs(values).max()))
@@ -315,7 +299,7 @@ def test_hover_and_click_tell_the_right_cell(
     if kind == "wide":
         spots.append((5, 2, 3))
     for channel, row, column in spots:
-        x, y = place_of(page, channel, row, column)
+        x, y = cell_on_screen(page, channel, row, column)
         page.mouse.move(x, y)
         place = f" · row {row}, column {column}" if height * width > 1 else ""
         dead = " · all zero" if not values[channel].any() else ""
@@ -364,7 +348,7 @@ def test_maps_are_sent_once(page: Page, url: str) -> None:
     open_picture(page, url, "wide")
     assert sum(received) > 2 * 96 * 54 * 54
     received.clear()
-    x, y = place_of(page, 17, 3, 5)
+    x, y = cell_on_screen(page, 17, 3, 5)
     page.mouse.move(x, y)
     page.mouse.click(x, y)
     expect(page.get_by_text("spot: (17, 3, 5)")).to_be_visible()
@@ -393,7 +377,7 @@ def test_a_tap_selects_and_explains(browser: Any, url: str) -> None:
     )
     page = context.new_page()
     open_picture(page, url, "kernels")
-    page.touchscreen.tap(*place_of(page, 3, 4, 5))
+    page.touchscreen.tap(*cell_on_screen(page, 3, 4, 5))
     expect(page.get_by_text("spot: (3, 4, 5)")).to_be_visible()
     expect(page.locator(TIP)).to_contain_text("channel 3 · row 4, column 5")
     context.close()
@@ -408,14 +392,14 @@ def test_class_maps_name_class_cell_and_value(
     assert_no_sideways_scrolling(page)
     cells = demo.class_cells().astype(np.float64)
     for label, row, column in ((0, 0, 0), (2, 4, 1), (4, 2, 2)):
-        page.mouse.move(*place_of(page, label, row, column))
+        page.mouse.move(*cell_on_screen(page, label, row, column))
         number = shown(cells, cells[label, row, column])
         text = f"{demo.CLASSES[label]} · row {row}, column {column} · {number}"
         expect(page.locator(TIP)).to_have_text(text)
     # The page outlines the predicted class: clicks do not move that.
     mark = page.locator(".nin-sprite-mark")
     before = mark.bounding_box()
-    page.mouse.click(*place_of(page, 4, 2, 2))
+    page.mouse.click(*cell_on_screen(page, 4, 2, 2))
     assert mark.bounding_box()["width"] == before["width"]  # type: ignore[index]
     assert page.evaluate("() => [...window.ninSprites.values()][0].selected") == 1
 

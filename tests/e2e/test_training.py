@@ -19,7 +19,9 @@ from nin_core.recipes import RECIPES
 from nin_core.store import MetricRow, RunStore
 from tests.e2e.conftest import OpenTab, StartServer
 from tests.e2e.harness import (
+    CURVES,
     NARROW,
+    WATCH_CHART,
     Dashboard,
     assert_no_exception,
     button,
@@ -34,33 +36,8 @@ if TYPE_CHECKING:
     from nin_core.data import Dataset
 
 PATIENCE = 300_000  # ms; an epoch takes a quarter of a minute on an idle machine
-CURVES = ".st-key-tr-live .nin-plot"
 # Training accuracy as the browser has it: the number of its points.
 POINTS = f"() => document.querySelector('{CURVES}')?.data?.[0]?.x?.length ?? 0"
-
-# Looks at the chart in every frame from now on: is its node the same, does it show its curves?
-WATCH = f"""
-() => {{
-    const node = document.querySelector('{CURVES}');
-    window.watched = {{frames: 0, blank: 0, moved: 0, updates: 0}};
-    node.on('plotly_afterplot', () => window.watched.updates++);
-    const look = () => {{
-        const now = document.querySelector('{CURVES}');
-        window.watched.frames++;
-        if (now !== node) window.watched.moved++;
-        const lines = node.isConnected ? node.querySelectorAll('.scatterlayer .js-line') : [];
-        const shown = [...lines].filter((line) => (line.getAttribute('d') ?? '').length > 10);
-        let solid = true;
-        for (let e = node; e; e = e.parentElement) {{
-            const style = getComputedStyle(e);
-            if (style.opacity < 1 || style.visibility === 'hidden') solid = false;
-        }}
-        if (shown.length < 2 || !node.clientHeight || !solid) window.watched.blank++;
-        requestAnimationFrame(look);
-    }};
-    requestAnimationFrame(look);
-}}
-"""
 
 
 def sees(page: Page, text: str | re.Pattern[str]) -> None:
@@ -154,7 +131,7 @@ def test_one_epoch_on_real_data_with_a_reload_in_the_middle(
     expect(page.locator(".nin-mistakes [role=listitem]")).to_have_count(18)
     wait_idle(page)
     # A run that has ended does not tick.
-    page.evaluate(WATCH)
+    page.evaluate(WATCH_CHART)
     page.wait_for_timeout(2500)
     assert page.evaluate("() => window.watched.updates") == 0
 
@@ -164,7 +141,7 @@ def test_one_epoch_on_real_data_with_a_reload_in_the_middle(
 
 def test_the_live_chart_is_never_blank_and_keeps_its_zoom(server: Dashboard, page: Page) -> None:
     start_long_run(page, server)
-    page.evaluate(WATCH)
+    page.evaluate(WATCH_CHART)
     box = page.locator(f"{CURVES} .nsewdrag").first.bounding_box()
     assert box is not None
     left, top = box["x"] + box["width"] * 0.2, box["y"] + box["height"] * 0.2
