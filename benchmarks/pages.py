@@ -178,8 +178,7 @@ def cold_start(browser: Browser, folder: Path) -> None:
         page = open_tab(browser)
         page.goto(f"{server.url}/architecture")
         page.wait_for_function(
-            "() => (document.querySelector('.nin-layers')?.textContent ?? '')"
-            ".includes('10,846')"
+            "() => (document.querySelector('.nin-layers')?.textContent ?? '').includes('10,846')"
         )
         shown = time.perf_counter() - began - answered
         maps = Path(f"/proc/{server.pid}/maps")

@@ -117,7 +117,6 @@ def _train(options: argparse.Namespace) -> int:
     }
     if options.recipe not in RECIPES:
         raise ConfigError(f"there is no recipe {options.recipe!r}; there are {', '.join(RECIPES)}.")
-    config = RECIPES[options.recipe].configure(network, **changes)
     dataset = options.dataset or ("fashion-mnist" if network.in_channels == 1 else "cifar10")
 
     from .jobs import advance, check_dataset, this_worker
@@ -125,6 +124,8 @@ def _train(options: argparse.Namespace) -> int:
     from .worker import leave_run, work_on
 
     check_dataset(network, dataset)
+    size = DATASETS[dataset].train_size
+    config = RECIPES[options.recipe].configure(network, train_size=size, **changes)
     printer = _Printer(options.json)
     try:
         store = RunStore()

@@ -2,9 +2,9 @@
 
 The model of time has two terms per image, both known from the configuration: multiply-accumulates
 at the rate of a matrix product, and values written, since in a narrow network (6 to 24 channels)
-ReLU, pooling and memory traffic cost more than the arithmetic. The two constants were fitted to one
-thread of a shared 2-core AVX-512 machine (nin-slim-128: 0.3 ms an image, nin-224: 40 ms). They
-rank networks; `measured_speed` scales them to this computer by earlier runs.
+ReLU, pooling and memory traffic cost more than the arithmetic. The two constants are for one thread
+of a shared 2-core AVX-512 machine (nin-slim-128: 0.3 ms an image, measured; nin-224: 40 ms, from a
+step of 2 to 3 s). They rank networks; `measured_speed` scales them to this computer by its runs.
 """
 
 from __future__ import annotations

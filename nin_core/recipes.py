@@ -49,6 +49,8 @@ MAX_BATCH_SIZE = 4096
 MAX_SEED = 2**31 - 1
 MAX_SUBSET = 10_000_000
 
+EPOCH_IMAGES = 60_000  # of Fashion-MNIST, for which the recipes were made
+
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
@@ -158,20 +160,23 @@ class Recipe:
     title: str
     description: str
 
-    def configure(self, network: NiNConfig, **changes: Any) -> TrainConfig:
+    def configure(
+        self, network: NiNConfig, *, train_size: int = EPOCH_IMAGES, **changes: Any
+    ) -> TrainConfig:
         """The recipe's configuration for `network`, with some fields changed.
 
         Args:
+            train_size: training images of the data set; of a small one `fast` takes more epochs.
             changes: fields of `TrainConfig` by name, e.g. ``epochs=2, seed=1``.
 
         Raises:
             ConfigError: for a field that there is not, or a value out of range.
         """
-        values: dict[str, Any] = {"recipe": self.name, **_SETTINGS[self.name](network)}
+        values: dict[str, Any] = {"recipe": self.name, **_SETTINGS[self.name](network, train_size)}
         return TrainConfig(**(values | record(TrainConfig, changes, "a training configuration")))
 
 
-def _tutorial(network: NiNConfig) -> dict[str, Any]:
+def _tutorial(network: NiNConfig, train_size: int) -> dict[str, Any]:
     return {
         "epochs": 10,
         "batch_size": 64,
@@ -194,11 +199,12 @@ def _tutorial(network: NiNConfig) -> dict[str, Any]:
 ADAMW_FAN_IN = 256
 
 
-def _fast(network: NiNConfig) -> dict[str, Any]:
+def _fast(network: NiNConfig, train_size: int) -> dict[str, Any]:
     convolutions = [layer for layer in network.plan() if layer.kind in ("conv", "conv1x1")]
     fan_in = [layer.in_channels * layer.kernel_size**2 for layer in convolutions]
     values = {
-        "epochs": 1,
+        # As many images as an epoch of Fashion-MNIST, whatever the data set's size.
+        "epochs": max(1, round(EPOCH_IMAGES / train_size)),
         "batch_size": 64,
         "weight_decay": 0.0,
         "schedule": "one-cycle",

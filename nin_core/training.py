@@ -8,7 +8,7 @@ Choices made here:
 * Events come after a fixed number of steps, never by the clock, so that a run repeats exactly: the
   same seed, threads and machine give the same events, but for seconds and images per second.
 * float32. On the machine this was measured on, which has AVX-512 bf16 but no AMX, a bf16 step of
-  nin-slim-128 took 1.2 to 1.4 times as long, so autocast is not used.
+  nin-slim-128 took 1.2 to 1.4 times as long in three probes of four, so autocast is not used.
 * Test figures are measured in eval mode (dropout off, batch norm by its running averages). Training
   accuracy is that of the batches as they were trained on, as in the tutorial.
 * `diagnose` tells dead class maps (see `recipes` for how they die) from other failures.

@@ -83,7 +83,8 @@ def draw(config: NiNConfig) -> None:
         on_click=_start,
         args=(plan, starts),
     )
-    if st.session_state.pop("tr:started", False):
+    if started := st.session_state.pop("tr:started", None):
+        st.toast(f"Run #{started} has been put in the queue.")  # on a phone it is far below
         st.rerun()  # the open run beside the panel is another one now
     training.show_notice("start")
 
@@ -96,7 +97,7 @@ def _start(plan: Plan, press: int) -> None:
     if run_id is not None:
         training.open_run(run_id)
         st.session_state[_DRAFT].pop("name", None)
-        st.session_state["tr:started"] = True
+        st.session_state["tr:started"] = run_id
 
 
 def _start_run(plan: Plan) -> int:
@@ -182,7 +183,8 @@ def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
     """The number fields; the configuration they make, or why they make none."""
     draft = st.session_state[_DRAFT]
     recipe = RECIPES[draft["recipe"]]
-    usual = recipe.configure(config)
+    size = DATASETS[draft["dataset"]].train_size
+    usual = recipe.configure(config, train_size=size)
     values = {field: draft.get(field, getattr(usual, field)) for field in _NUMBERS}
     with st.container(horizontal=True, gap="small"):
         st.number_input("Epochs", 1, MAX_EPOCHS, **_bound("epochs", values["epochs"]))
@@ -210,7 +212,7 @@ def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
     changes = {field: value for field, value in values.items() if value != getattr(usual, field)}
     seed, subset = draft.get("seed", 0), draft.get("subset")
     try:
-        train = recipe.configure(config, **changes, subset=subset, seed=seed)
+        train = recipe.configure(config, train_size=size, **changes, subset=subset, seed=seed)
     except ConfigError as error:
         return None, _sentence(error)
     with st.container(horizontal=True, gap="small"):
