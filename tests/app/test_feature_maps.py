@@ -270,7 +270,8 @@ class TestRuns:
         answer = class_maps(model, image)
         data, numbers = pictures(app)["fm-classes"]
         np.testing.assert_array_equal(numbers, quantise(answer.maps)[0])
-        assert data["captions"] == [f"{logit:.3f}" for logit in answer.logits]
+        captions = [float(caption.replace("−", "-")) for caption in data["captions"]]
+        assert captions == pytest.approx(answer.logits.tolist(), rel=5e-4)  # four digits
         assert data["selected"] == answer.logits.argmax()
         for probability in answer.probabilities:
             assert f"{probability * 100:.1f}\u00a0%" in tables(app)[-1]
