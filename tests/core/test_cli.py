@@ -147,7 +147,19 @@ def test_a_store_that_cannot_be_used(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_train_as_json_is_a_run_in_the_store(store):
-    done = run("train", *SMALL, "--subset", "640", "--seed", "3", "--run-name", "mine", "--json")
+    done = run(
+        "train",
+        *SMALL,
+        "--epochs",
+        "1",
+        "--subset",
+        "640",
+        "--seed",
+        "3",
+        "--run-name",
+        "mine",
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     events = lines(done.stdout)
     assert {event["event"] for event in events[:-1]} == {"step", "epoch"}

@@ -374,7 +374,7 @@ def test_of_many_claimers_one_wins(store):
     for process in processes:
         process.start()
     start.set()
-    found = [results.get(timeout=60) for _ in processes]
+    found = [results.get(timeout=240) for _ in processes]
     for process in processes:
         process.join(30)
     assert sorted(found, key=str) == [1, None, None]
