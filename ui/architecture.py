@@ -4,12 +4,19 @@ The network being edited is a plain nested dict, the *draft*, in the session; ev
 value of it and writes back to it. The draft may pass through states that cannot be built (a kernel
 too large for its map): then the sentence of the `ConfigError` stands above the controls with a
 button for the value that works, pages go on showing the last network that can, and nothing typed
-is lost. The URL holds the network (`ui.link`), so that a reload or a link brings it back.
+is lost.
+
+Changes are taken over at the start of the script (`_take_changes`), not in widget callbacks:
+Streamlit may break a callback off when the next interaction arrives while it runs, and a slider
+moved quickly would lose its last steps.
+
+The URL holds the network (`ui.link`), so that a reload or a link brings it back.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict
 from typing import Any
@@ -69,13 +76,13 @@ def show(config: NiNConfig) -> None:
 def controls() -> None:
     """Draw the architecture part of the sidebar and take over what was changed."""
     _ensure()
+    _take_changes()
     error = _validate()
     st.markdown("#### Architecture")
     st.selectbox(
         "Preset",
         list(PRESETS),
-        key=_shown("nin:preset", st.session_state["nin_base"]),
-        on_change=_take_preset,
+        key=_shown("nin:preset", st.session_state["nin_base"], _take_preset),
     )
     st.caption(_DESCRIPTIONS[st.session_state["nin_base"]])
     if notice := st.session_state.get("nin_notice"):
@@ -98,6 +105,7 @@ def _ensure() -> None:
     """At the start of a session, take the network from the URL."""
     if "nin_draft" in st.session_state:
         return
+    st.session_state["nin_shown"] = {}
     query = {key: st.query_params[key] for key in link.KEYS if key in st.query_params}
     try:
         base, config = link.from_query(query)
@@ -163,18 +171,33 @@ def _set(path: Path, value: Any) -> None:
     st.session_state["nin_notice"] = None
 
 
-def _shown(key: str, value: Any) -> str:
-    """Have the widget `key` show `value`; left alone when it does, so that a drag is not undone."""
+def _shown(key: str, value: Any, take: Callable[..., None], *args: Any) -> str:
+    """Have the widget `key` show `value`, and `take(*args)` called when it shows another.
+
+    A widget that shows the value already is left alone, so that a drag is not undone.
+    """
     if st.session_state.get(key) != value:
         st.session_state[key] = value
+    st.session_state["nin_shown"][key] = (value, take, args)
     return key
+
+
+def _take_changes() -> None:
+    """Write into the draft what widgets show beside what they were last told to show.
+
+    Every `take` gives the same result when it is repeated: a run of the script that is broken off
+    is followed by one that begins here again.
+    """
+    for key, (value, take, args) in list(st.session_state["nin_shown"].items()):
+        if key in st.session_state and st.session_state[key] != value:
+            take(*args)
+            st.session_state["nin_shown"][key] = (st.session_state[key], take, args)
 
 
 def _bound(path: Path) -> dict[str, Any]:
     """Arguments that tie a widget to one value of the draft."""
     key = "nin:" + ".".join(map(str, path))
-    _shown(key, _get(path))
-    return {"key": key, "on_change": _changed, "args": (path, key)}
+    return {"key": _shown(key, _get(path), _changed, path, key)}
 
 
 def _changed(path: Path, key: str) -> None:
@@ -227,9 +250,7 @@ def _width_sliders() -> None:
             f"Block {index + 1} channels",
             1,
             max(limit, widths[0]),
-            key=_shown(key, widths[0]),
-            on_change=_scale_block,
-            args=(index, key),
+            key=_shown(key, widths[0], _scale_block, index, key),
             help=f"Width of block {index + 1}'s {block['kernel_size']}×{block['kernel_size']} "
             "convolution; its 1×1 convolutions follow in proportion.",
         )
@@ -290,8 +311,7 @@ def _more() -> None:
         "Blocks (the last one makes the class maps)",
         1,
         bounds.MAX_BLOCKS,
-        key=_shown("nin:count", len(blocks)),
-        on_change=_resize_blocks,
+        key=_shown("nin:count", len(blocks), _resize_blocks),
     )
     numbers_ = list(range(1, len(blocks) + 1))
     if st.session_state.get("nin:block") not in numbers_:
@@ -315,9 +335,7 @@ def _block_controls(index: int) -> None:
         "1×1 convolutions",
         0,
         bounds.MAX_POINTWISE,
-        key=_shown(key, len(block["channels"]) - 1),
-        on_change=_resize_pointwise,
-        args=(index, key),
+        key=_shown(key, len(block["channels"]) - 1, _resize_pointwise, index, key),
     )
     is_last = index == len(_get(("blocks",))) - 1
     for position in range(len(block["channels"])):
@@ -338,9 +356,7 @@ def _pool_controls(index: int) -> None:
         "Pooling after the block",
         ["none", "max", "avg"],
         required=True,
-        key=_shown(key, "none" if pool is None else pool["mode"]),
-        on_change=_change_pool,
-        args=(index, key),
+        key=_shown(key, "none" if pool is None else pool["mode"], _change_pool, index, key),
     )
     if pool is None:
         return
