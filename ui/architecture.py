@@ -94,7 +94,7 @@ def controls() -> None:
     with st.expander("More settings"):
         _more()
     if current() != preset(st.session_state["nin_base"]) or error is not None:
-        st.button(f"Back to {st.session_state['nin_base']}", on_click=_take_preset)
+        st.button(f"Back to {st.session_state['nin_base']}", on_click=_back_to_preset)
     _write_url()
 
 
@@ -105,7 +105,6 @@ def _ensure() -> None:
     """At the start of a session, take the network from the URL."""
     if "nin_draft" in st.session_state:
         return
-    st.session_state["nin_shown"] = {}
     query = {key: st.query_params[key] for key in link.KEYS if key in st.query_params}
     try:
         base, config = link.from_query(query)
@@ -119,6 +118,7 @@ def _ensure() -> None:
 
 
 def _load(base: str, config: NiNConfig) -> None:
+    _renew()
     st.session_state["nin_base"] = base
     st.session_state["nin_config"] = config
     st.session_state["nin_draft"] = _plain(config)
@@ -151,7 +151,13 @@ def _validate() -> ConfigError | None:
 
 
 def _take_preset() -> None:
-    name = st.session_state["nin:preset"]
+    name = st.session_state[_key("nin:preset")]
+    _load(name, preset(name))
+    st.session_state["nin_notice"] = None
+
+
+def _back_to_preset() -> None:
+    name = st.session_state["nin_base"]
     _load(name, preset(name))
     st.session_state["nin_notice"] = None
 
@@ -176,10 +182,27 @@ def _shown(key: str, value: Any, take: Callable[..., None], *args: Any) -> str:
 
     A widget that shows the value already is left alone, so that a drag is not undone.
     """
+    key = _key(key)
     if st.session_state.get(key) != value:
         st.session_state[key] = value
     st.session_state["nin_shown"][key] = (value, take, args)
     return key
+
+
+def _key(name: str) -> str:
+    """The key of a widget of the present generation.
+
+    A value that another widget changed (a preset, a block's slider, a layer's field) goes to a
+    new widget: the browser would go on reporting the old one's value until it has heard of the
+    change, which cannot be told from a person's wish.
+    """
+    return f"{name}@{st.session_state['nin_generation']}"
+
+
+def _renew() -> None:
+    """Begin a generation of widgets: none of the present ones speaks for the draft any more."""
+    st.session_state["nin_generation"] = st.session_state.get("nin_generation", 0) + 1
+    st.session_state["nin_shown"] = {}
 
 
 def _take_changes() -> None:
@@ -188,25 +211,35 @@ def _take_changes() -> None:
     Every `take` gives the same result when it is repeated: a run of the script that is broken off
     is followed by one that begins here again.
     """
-    for key, (value, take, args) in list(st.session_state["nin_shown"].items()):
-        if key in st.session_state and st.session_state[key] != value:
+    shown = st.session_state["nin_shown"]
+    for key, (value, take, args) in list(shown.items()):
+        if key not in st.session_state:  # not drawn any more
+            del shown[key]
+        elif st.session_state[key] != value:
+            found = st.session_state[key]
             take(*args)
-            st.session_state["nin_shown"][key] = (st.session_state[key], take, args)
+            if st.session_state["nin_shown"] is not shown:  # a new generation has begun
+                return
+            shown[key] = (found, take, args)
 
 
 def _bound(path: Path) -> dict[str, Any]:
     """Arguments that tie a widget to one value of the draft."""
-    key = "nin:" + ".".join(map(str, path))
-    return {"key": _shown(key, _get(path), _changed, path, key)}
+    name = "nin:" + ".".join(map(str, path))
+    if "channels" in path:  # the block's slider changes it, too
+        name += f"={_get(path)}"
+    return {"key": _shown(name, _get(path), _changed, path, name)}
 
 
 def _changed(path: Path, key: str) -> None:
-    _set(path, st.session_state[key])
+    value = st.session_state[_key(key)]
+    _set(path, value)
     if path[-2:-1] == ("channels",):  # one layer's width: the block's proportions are new
         index = int(path[1])
         st.session_state["nin_anchors"][index] = list(_get(("blocks", index, "channels")))
+        _renew()
     if path == ("num_classes",):
-        _get(("blocks",))[-1]["channels"][-1] = st.session_state[key]
+        _get(("blocks",))[-1]["channels"][-1] = value
 
 
 # --- drawing ----------------------------------------------------------------------------------
@@ -231,6 +264,7 @@ def _path(field: str) -> Path | None:
 
 
 def _use(path: Path, suggestion: Any) -> None:
+    _renew()
     if path[-1] == "channels" and isinstance(suggestion, int):
         for block in _get(("blocks",)):
             block["channels"] = [min(width, suggestion) for width in block["channels"]]
@@ -257,7 +291,7 @@ def _width_sliders() -> None:
 
 
 def _scale_block(index: int, key: str) -> None:
-    width = st.session_state[key]
+    width = st.session_state[_key(key)]
     anchor = st.session_state["nin_anchors"][index]
     scaled = [max(1, min(bounds.MAX_CHANNELS, round(c * width / anchor[0]))) for c in anchor]
     _set(("blocks", index, "channels"), scaled)
@@ -372,7 +406,7 @@ def _pool_controls(index: int) -> None:
 def _resize_blocks() -> None:
     blocks = _get(("blocks",))
     anchors = st.session_state["nin_anchors"]
-    count = st.session_state["nin:count"]
+    count = st.session_state[_key("nin:count")]
     while len(blocks) < count:  # a 3×3 block that keeps the map's size fits anywhere
         width = blocks[-2]["channels"][0] if len(blocks) > 1 else blocks[-1]["channels"][0]
         added = {
@@ -391,7 +425,7 @@ def _resize_blocks() -> None:
 
 def _resize_pointwise(index: int, key: str) -> None:
     channels = _get(("blocks", index, "channels"))
-    wanted = st.session_state[key] + 1
+    wanted = st.session_state[_key(key)] + 1
     is_last = index == len(_get(("blocks",))) - 1
     while len(channels) < wanted:
         # The class block must go on ending in the classes: new layers come before its last.
@@ -403,7 +437,7 @@ def _resize_pointwise(index: int, key: str) -> None:
 
 
 def _change_pool(index: int, key: str) -> None:
-    mode = st.session_state[key]
+    mode = st.session_state[_key(key)]
     pool = _get(("blocks", index, "pool"))
     if mode == "none":
         _set(("blocks", index, "pool"), None)
