@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import resource
 import sqlite3
@@ -19,6 +18,7 @@ from nin_core import PRESETS, database
 from nin_core import store as store_module
 from nin_core.recipes import RECIPES
 from nin_core.store import (
+    PROJECT,
     STATES,
     TRANSITIONS,
     Checkpoint,
@@ -358,26 +358,38 @@ def test_losing_a_worker_does_not_hit_its_successor(store):
     assert store.get(run_id).state == "running"
 
 
-def _claim(url: str, run_id: int, start, results) -> None:
-    store = RunStore(url)
-    start.wait(30)
-    results.put(store.claim(run_id, WorkerId("h", os.getpid())))
+# Not multiprocessing: its children begin with the parent's main module, which Streamlit's test
+# runner, earlier in the same session, has replaced by the dashboard.
+_CLAIM = """
+import os, sys
+from nin_core.store import RunStore, WorkerId
+store = RunStore()
+print("ready", flush=True)
+sys.stdin.readline()
+print(store.claim(int(sys.argv[1]), WorkerId("h", os.getpid())))
+"""
 
 
 def test_of_many_claimers_one_wins(store):
     run_id = new_run(store)
-    context = multiprocessing.get_context("spawn")
-    start, results = context.Event(), context.Queue()
     processes = [
-        context.Process(target=_claim, args=(store.url, run_id, start, results)) for _ in range(3)
+        subprocess.Popen(
+            [sys.executable, "-c", _CLAIM, str(run_id)],
+            cwd=PROJECT,
+            env={**os.environ, "NIN_DATABASE_URL": store.url},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
     ]
     for process in processes:
-        process.start()
-    start.set()
-    found = [results.get(timeout=240) for _ in processes]
+        assert process.stdout.readline() == "ready\n"
     for process in processes:
-        process.join(30)
-    assert sorted(found, key=str) == [1, None, None]
+        process.stdin.write("\n")
+        process.stdin.flush()
+    found = [process.communicate(timeout=60)[0].strip() for process in processes]
+    assert sorted(found) == ["1", "None", "None"]
     assert store.get(run_id).attempt == 1
 
 
