@@ -159,7 +159,7 @@ def maps_latency(page: Page, server: Dashboard, rounds: int) -> None:
     visit(page, server, "/feature_maps?net=nin-224&run=untrained")
     times = []
     for _ in range(rounds):
-        choose(page, "Layer", "Pooling 1")
+        choose(page, "Layer", "Pooling 1 · maximum of 3×3, stride 2")
         layer = page.get_by_test_id("stSelectbox").filter(has_text="Layer").first
         layer.get_by_role("combobox").click()
         option = page.get_by_role("option", name="Block 1 · 11×11 convolution + ReLU", exact=True)
