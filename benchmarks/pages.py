@@ -37,6 +37,7 @@ from tests.e2e.harness import (
     slider,
     visit,
     wait_idle,
+    zoom_chart,
 )
 from tests.prerequisites import NO_CHROMIUM, find_chromium
 
@@ -93,7 +94,7 @@ def with_training(server: Dashboard, work: Callable[[], None]) -> None:
     store = RunStore(server.store_url)
     network = PRESETS["nin-slim-128"]
     run_id = start_run(
-        store, network, RECIPES["fast"].configure(network, epochs=100), "fashion-mnist"
+        store, network, RECIPES["fast"].configure(network, epochs=20), "fashion-mnist"
     )
     try:
         while store.get(run_id).step == 0:
@@ -108,10 +109,11 @@ def with_training(server: Dashboard, work: Callable[[], None]) -> None:
 def live_chart(page: Page, server: Dashboard, seconds: int) -> None:
     visit(page, server, "/training")
     page.wait_for_function(f"() => document.querySelectorAll('{CURVES} .js-line').length >= 2")
-    page.evaluate(
-        f"() => Plotly.relayout(document.querySelector('{CURVES}'), "
-        "{'xaxis.range[0]': 0.1, 'xaxis.range[1]': 0.9})"
-    )
+    zoom_chart(page)
+    axes = f"() => ['xaxis', 'yaxis'].map(a => document.querySelector('{CURVES}')._fullLayout[a])"
+    ranges = f"() => ({axes})().map(axis => axis.range)"
+    page.wait_for_function(f"() => ({ranges})()[0][0] > 0")
+    zoomed = page.evaluate(ranges)
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable")
 
@@ -124,8 +126,7 @@ def live_chart(page: Page, server: Dashboard, seconds: int) -> None:
     page.wait_for_timeout(seconds * 1000)
     spent = busy() - before
     seen = page.evaluate("() => window.watched")
-    zoom = page.evaluate(f"() => document.querySelector('{CURVES}')._fullLayout.xaxis.range")
-    held = [round(edge, 6) for edge in zoom] == [0.1, 0.9]
+    held = page.evaluate(ranges) == zoomed
     print(
         f"  live chart over {seconds} s: {seen['blank']} of {seen['frames']} frames blank, node "
         f"replaced {seen['moved']} times, zoom {'held' if held else 'LOST'}, {seen['updates']} "

@@ -429,3 +429,14 @@ def cell_on_screen(
     }"""
     x, y = page.evaluate(script, [channel, row, column, key])
     return x, y
+
+
+def zoom_chart(page: Page) -> None:
+    """Zoom the live chart as a person does: by dragging the mouse over a part of it."""
+    box = page.locator(f"{CURVES} .nsewdrag").first.bounding_box()
+    assert box is not None
+    left, top = box["x"] + box["width"] * 0.02, box["y"] + box["height"] * 0.2
+    page.mouse.move(left, top)
+    page.mouse.down()
+    page.mouse.move(left + box["width"] * 0.3, top + box["height"] * 0.4, steps=8)
+    page.mouse.up()
