@@ -92,7 +92,10 @@ def test_totals_and_the_table_are_the_tutorials() -> None:
     assert shown["receptive field"][:5] == ["11", "11", "11", "19", "51"]
     assert shown["effective stride"][:5] == ["4", "4", "4", "8", "8"]
     assert "block1.conv sees 223 of 224, pool1 sees 53 of 54" in text(app)
-    assert "92 % of AlexNet's 46.8 M parameters" in text(app)
+
+
+def test_beside_the_networks_with_dense_layers() -> None:
+    assert "92 % of AlexNet's 46.8 M parameters" in text(page(net="nin-224", view="compare"))
 
 
 def test_a_slider_moves_everything() -> None:
@@ -139,15 +142,14 @@ def test_another_preset_can_be_compared_and_the_batch_size_changed() -> None:
 
 
 def test_reference_networks_that_do_not_fit_say_from_where_they_would() -> None:
-    app = page(net="nin-28")
-    words = text(app)
+    words = text(page(net="nin-28", view="compare"))
     assert "AlexNet shrinks a 28×28 image to nothing; 65×65 is the smallest that works." in words
     assert "VGG-11 shrinks a 28×28 image to nothing; 32×32 is the smallest that works." in words
     assert "of LeNet's 61.7 k parameters" in words
 
 
 def test_an_image_too_small_for_any_of_them() -> None:
-    words = text(page(net="nin-28", image="8"))
+    words = text(page(net="nin-28", image="8", view="compare"))
     assert "12×12 is the smallest that works" in words
 
 
@@ -161,6 +163,7 @@ def test_every_network_has_its_page(name: str) -> None:
     config = (PRESETS | ODD)[name]
     app = page(**link.to_query(config, "nin-28"))
     assert metric(app, "Parameters").value == f"{summarize(config).total_parameters:,}"
+    app.main.segmented_control(key="architecture:view").set_value("compare").run()
     for log in (True, False):
         app.main.toggle(key="architecture:log").set_value(log).run()
         assert not app.exception
@@ -188,6 +191,16 @@ def test_the_page_does_not_import_torch() -> None:
 def test_the_component_accepts_the_drawing(config: NiNConfig) -> None:
     for width in diagram.WIDTHS:
         assert "input" in _checked(diagram.network_svg(config, width))
+
+
+def test_the_view_is_in_the_url_and_an_unknown_one_is_said() -> None:
+    app = page(net="nin-28", view="compare")
+    assert app.query_params["view"] == "compare"
+    app.main.segmented_control(key="architecture:view").set_value("layers").run()
+    assert app.query_params["view"] == "layers"
+    app = page(net="nin-28", view="attic")
+    assert "There is no view 'attic'" in app.main.warning[0].value
+    assert table(app)
 
 
 # --- the table --------------------------------------------------------------------------------
