@@ -42,7 +42,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from nin_core import PRESETS, RECIPES, build_nin, fit
 from nin_core.data import Dataset, load_dataset
-from nin_core.training import EpochEvent, initialize_xavier
+from nin_core.initialization import initialize_xavier
+from nin_core.training import EpochEvent
 
 NETWORK = replace(PRESETS["nin-slim-128"], global_pool="avg")
 SUBSET = 50_000

@@ -33,6 +33,7 @@ from nin_core.estimate import (
     seconds_per_image,
     steps_per_epoch,
 )
+from nin_core.initialization import initialize_unit_variance
 from nin_core.training import (
     DivergedError,
     EpochEvent,
@@ -40,7 +41,6 @@ from nin_core.training import (
     choose_threads,
     diagnose,
     evaluate,
-    initialize_unit_variance,
 )
 
 from .strategies import networks
