@@ -239,7 +239,7 @@ def trace_vector(
     Raises:
         ConfigError: for a block the network does not have, and a vector of another length.
     """
-    layers = _block(model, block)
+    layers = block_modules(model, block)
     first = layers[0][1]
     values = _tensor(model, vector)
     if values.shape != (first.out_channels,):
@@ -286,7 +286,7 @@ def block_input(model: nn.Sequential, block: int) -> str:
     Raises:
         ConfigError: for a block the network does not have.
     """
-    layers = _block(model, block)
+    layers = block_modules(model, block)
     pointwise = (i for i, (_, layer) in enumerate(layers) if i and isinstance(layer, nn.Conv2d))
     return layers[next(pointwise, len(layers)) - 1][0]
 
@@ -324,16 +324,45 @@ def class_maps(model: nn.Sequential, image: Tensor | ArrayLike) -> ClassMaps:
     names = [name for name, _ in _leaves(model)]
     before = names[names.index("global_pool") - 1]
     outputs = extract_feature_maps(model, image, [before, names[-1]])
-    maps, logits = outputs[before], outputs[names[-1]][:, 0, 0]
     is_max = isinstance(model.get_submodule("global_pool"), nn.AdaptiveMaxPool2d)
+    return _class_maps(outputs[before], outputs[names[-1]][:, 0, 0], "max" if is_max else "avg")
+
+
+def pooled_as(answer: ClassMaps, global_pool: GlobalPool) -> ClassMaps:
+    """The same class maps under a global pooling, which need not be the network's own."""
+    if global_pool == answer.global_pool:
+        return answer
+    maps = torch.from_numpy(answer.maps)
+    logits = maps.amax(dim=(1, 2)) if global_pool == "max" else maps.mean(dim=(1, 2))
+    return _class_maps(answer.maps, logits.numpy(), global_pool)
+
+
+def _class_maps(maps: Array, logits: Array, global_pool: GlobalPool) -> ClassMaps:
     flat = maps.reshape(len(maps), -1).argmax(axis=1)
     return ClassMaps(
         maps=maps,
         logits=logits,
         probabilities=torch.from_numpy(logits).softmax(0).numpy(),
-        global_pool="max" if is_max else "avg",
+        global_pool=global_pool,
         peaks=np.stack(np.divmod(flat, maps.shape[2]), axis=1),
     )
+
+
+def strongest_activations(maps: Array, share: float = 0.1) -> Array:
+    """Maps in which only the largest values, of all maps together, are left; the others are 0.
+
+    Args:
+        maps: ``[classes, h, w]``.
+        share: of all values, above 0 and at most 1; at least one value stays. Of values that are
+            equal, the first in reading order stay.
+
+    Source: Lin et al., figure 4, which shows the top 10 % of the last layer's activations.
+    """
+    count = max(1, round(share * maps.size))
+    kept = np.argsort(-maps, axis=None, kind="stable")[:count]
+    left = np.zeros_like(maps)
+    left.flat[kept] = maps.flat[kept]
+    return left
 
 
 # --- walking the module -----------------------------------------------------------------------
@@ -367,7 +396,12 @@ def _forward(model: nn.Sequential, image: Tensor | ArrayLike) -> Iterator[tuple[
             yield name, values
 
 
-def _block(model: nn.Sequential, block: int) -> list[tuple[str, nn.Module]]:
+def block_modules(model: nn.Sequential, block: int) -> list[tuple[str, nn.Module]]:
+    """(name, layer) of a block in the order of the forward pass; the k×k convolution is first.
+
+    Raises:
+        ConfigError: for a block the network does not have.
+    """
     name = f"block{block}"
     children = dict(model.named_children())
     if name not in children:
