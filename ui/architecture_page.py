@@ -13,11 +13,12 @@ import streamlit as st
 from nin_core import PRESETS, NiNConfig, preset, summarize
 from nin_core.summary import MAX_BATCH_SIZE
 from ui import architecture, notes, numbers
-from ui.laboratory import Subject, compare, layers
+from ui.laboratory import Subject, compare, counters, layers
 
 VIEWS: dict[str, tuple[str, Callable[[Subject], None]]] = {
     "layers": ("Layer by layer", layers.show),
     "compare": ("Compare", compare.show),
+    "counters": ("Why tools disagree", counters.show),
 }
 
 _VIEW = "architecture:view"
