@@ -33,8 +33,8 @@ BYTES = 4  # a float32 value
 INDEX_BYTES = 8  # max pooling keeps the place of each maximum as an int64
 MAX_BATCH_SIZE = 65_536
 
-# Which layers make autograd keep their input. (Dropout multiplies by a mask and keeps that.)
-_KEEPS_INPUT = {
+# Kinds that make autograd keep their input. (Dropout multiplies by a mask and keeps that.)
+KEEPS_INPUT = {
     "conv",
     "conv1x1",
     "batch_norm",
@@ -121,13 +121,8 @@ class NetworkSummary:
     @property
     def saved_bytes(self) -> int:
         """Bytes autograd keeps for the backward pass of the batch, the input included."""
-        keeps_input = self.layers[0].kind in _KEEPS_INPUT
+        keeps_input = self.layers[0].kind in KEEPS_INPUT
         return keeps_input * self.input_bytes + sum(layer.saved_bytes for layer in self.layers)
-
-    @property
-    def inference_bytes(self) -> int:
-        """Weights plus the largest pair of one layer's input and output, for the batch."""
-        return self.parameter_bytes + self._largest_pair()
 
     def training_bytes(self, optimizer_slots: int = 1) -> int:
         """Memory of a training step: weights, gradients, optimizer, saved activations, transients.
@@ -138,9 +133,11 @@ class NetworkSummary:
         """
         state = self.parameter_bytes * (2 + optimizer_slots)
         # While a layer's gradient is computed, those of its output and input exist together.
-        return state + self.saved_bytes + self._largest_pair()
+        return state + self.saved_bytes + self.largest_pair_bytes
 
-    def _largest_pair(self) -> int:
+    @property
+    def largest_pair_bytes(self) -> int:
+        """Bytes of the largest pair of one layer's input and output, for the batch."""
         before = [self.input_bytes, *(layer.activation_bytes for layer in self.layers)]
         return max(a + b.activation_bytes for a, b in zip(before, self.layers, strict=False))
 
@@ -235,7 +232,7 @@ def summarize_plan(
         zip(plan, shapes, costs, strict=True)
     ):
         following = plan[index + 1].kind if index + 1 < len(plan) else ""
-        values = _volume(shape.output)
+        values = volume(shape.output)
         saved = _saved_bytes(layer, following, values, batch_size)
         if index == 0 and layer.kind == "dropout":
             saved -= values * BYTES * batch_size  # images need no gradient, so no mask is kept
@@ -269,11 +266,12 @@ class _Shape(NamedTuple):
     effective_stride: int
 
 
-def _volume(shape: tuple[int, ...]) -> int:
-    volume = 1
+def volume(shape: tuple[int, ...]) -> int:
+    """How many values a shape holds."""
+    values = 1
     for side in shape:
-        volume *= side
-    return volume
+        values *= side
+    return values
 
 
 def _walk(plan: Iterable[Layer], channels: int, size: int) -> Iterable[_Shape]:
@@ -301,7 +299,7 @@ def _walk(plan: Iterable[Layer], channels: int, size: int) -> Iterable[_Shape]:
             # From here every value sees the whole map, as a global pooling's does.
             field += (size - 1) * stride
             size = 1
-            shape = (_volume(shape),)
+            shape = (volume(shape),)
         elif layer.kind == "linear":
             shape = (layer.out_channels,)
         yield _Shape(before, shape, field, stride)
@@ -327,7 +325,7 @@ def _saved_bytes(layer: Layer, following: str, values: int, batch_size: int) -> 
     saved = 0
     # Flatten is a view: it shares its input's memory, so nothing of its own is kept here, and a
     # linear layer after it keeps that shared memory.
-    if layer.kind in ("relu", "sigmoid") or following in _KEEPS_INPUT:
+    if layer.kind in ("relu", "sigmoid") or following in KEEPS_INPUT:
         saved += values * BYTES * batch_size
     if layer.kind in ("max_pool", "global_max_pool"):
         saved += values * INDEX_BYTES * batch_size

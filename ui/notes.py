@@ -6,6 +6,7 @@ import math
 from itertools import pairwise
 
 from nin_core import LayerSummary, NetworkSummary
+from nin_core.operations import lost_pixels
 from ui import numbers
 
 ALEXNET_DENSE = (4096, 4096)
@@ -18,14 +19,7 @@ def last_convolution(summary: NetworkSummary) -> LayerSummary:
 
 def pixels_seen(row: LayerSummary) -> int:
     """How many of the columns (or rows) of its input the layer's windows reach."""
-    size, windows = row.input_shape[1], row.output_shape[1]
-    seen, edge = 0, 0
-    for index in range(windows):
-        start = max(index * row.stride - row.padding, edge)
-        edge = min(index * row.stride - row.padding + row.kernel_size, size)
-        seen += max(edge - start, 0)
-        edge = max(edge, 0)
-    return seen
+    return row.input_shape[1] - lost_pixels(row)
 
 
 def field_note(summary: NetworkSummary) -> str | None:
