@@ -12,10 +12,12 @@ What stands for what:
   channels are marked as a rod through the volumes, and the little dense layers join its pieces.
 * ReLU and batch norm change no shape and have no volume; they are named on hover.
 
+* Where a layer's windows leave out pixels of its input, and where the receptive field first exceeds
+  the image, the layer says so under its shape.
+
 Every layer's group carries `data-id` (the layer's name) and a `<title>`, for clicks and hover.
-Colours come from `ui.theme`, text and background from Streamlit's CSS variables with light
-fallbacks, so that the same string serves both themes and a file on disk. Nothing here knows a
-screen: the drawing is packed into rows for the width it is asked for, at one unit a CSS pixel.
+Nothing here knows a screen: the drawing is packed into rows for the width it is asked for, at one
+unit a CSS pixel, and the browser chooses among the `drawings` of a few widths.
 """
 
 from __future__ import annotations
@@ -25,14 +27,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from html import escape
+from itertools import pairwise
 from typing import NamedTuple
 
 from nin_core import LayerSummary, NetworkSummary, NiNConfig, summarize
-from ui import numbers, theme
+from ui import notes, numbers
+from ui.diagram_shapes import SLANT, STYLE, SYMBOLS, role_of, volume
 
 # Pixels of a page's text column: a telephone, and windows of 1024, 1280 and 1440 with the sidebar.
 WIDTHS = (358, 550, 800, 960)
-SLANT = (0.40, 0.26)  # of a side: how far the volume's depth goes right and up
 FONT = 12.0
 SMALLEST = 1.5  # pixels: a 1×1 map must not vanish
 
@@ -64,6 +67,7 @@ _ROWS = 18.0  # between rows
 # Widths of letters, in font sizes; those of the others are in `text_width`.
 _WIDTHS = dict.fromkeys(" .,:;ijl()", 0.3) | dict.fromkeys("mwMW", 0.86)
 _MAX_DOTS = 12
+_UNDRAWN = ("relu", "batch_norm", "flatten")  # they change no volume
 
 
 @dataclass
@@ -102,6 +106,7 @@ class Part:
         return "".join(backgrounds + self.body)
 
 
+@lru_cache(maxsize=2048)
 def text_width(text: str) -> float:
     """Room for a text, in pixels: what the layout reserves, a little over what sans serifs need."""
     return FONT * sum(_WIDTHS.get(letter, 0.55 if letter.islower() else 0.58) for letter in text)
@@ -131,6 +136,25 @@ def scale_for(network: NetworkSummary, size: Size) -> Scale:
     )
 
 
+def drawings(config: NiNConfig) -> dict[int, str]:
+    """A drawing for each of `WIDTHS`, by the width it is for."""
+    return {width: network_svg(config, width) for width in WIDTHS}
+
+
+def drawn_as(network: NetworkSummary, layer: LayerSummary) -> str:
+    """The name of the drawn layer whose volume is also `layer`'s output.
+
+    ReLU, batch norm and flattening leave the volume in front of them as it is.
+    """
+    name = layer.name
+    for row in network.layers:
+        if row.kind not in _UNDRAWN:
+            name = row.name
+        if row.name == layer.name:
+            break
+    return name
+
+
 def network_svg(config: NiNConfig, width: int = 1000) -> str:
     """Draw `config` in rows of at most `width` pixels (240 or more holds any layer)."""
     legend = _pack(list(_legend(config)), width, gap=18.0)
@@ -149,25 +173,6 @@ def network_svg(config: NiNConfig, width: int = 1000) -> str:
         f'width="{total}" height="{height}" viewBox="0 0 {total} {height}" '
         f'aria-label="{escape(describe(config))}">{STYLE}{"".join(body)}</svg>'
     )
-
-
-def responsive_style(key: str) -> str:
-    """A style sheet that shows, of one drawing a width in `WIDTHS`, the widest that fits.
-
-    `key` is the Streamlit key of the container around them; theirs are ``{key}-{width}``. Measured
-    is the container, not the window, since the sidebar comes and goes.
-    """
-    rules = [f".st-key-{key}{{container-type:inline-size}}"]
-    for index, width in enumerate(WIDTHS):
-        hidden = []
-        if index:
-            hidden.append(f"(max-width:{width - 0.5}px)")
-        if index + 1 < len(WIDTHS):
-            hidden.append(f"(min-width:{WIDTHS[index + 1]}px)")
-        rules += [
-            f"@container {query}{{.st-key-{key}-{width}{{display:none}}}}" for query in hidden
-        ]
-    return f"<style>{''.join(rules)}</style>"
 
 
 def describe(config: NiNConfig) -> str:
@@ -198,10 +203,10 @@ class _Piece(NamedTuple):
 @lru_cache(maxsize=32)
 def _pieces(config: NiNConfig, size: Size) -> tuple[_Piece, ...]:
     """Input, blocks, poolings, dropout and head in order; the same for all widths of one size."""
-    network = summarize(config)
+    network, warnings = _facts(config)
     scale = scale_for(network, size)
     rows = network.layers
-    drawn = [row for row in rows if row.kind not in ("relu", "batch_norm", "flatten")]
+    drawn = [row for row in rows if row.kind not in _UNDRAWN]
     following = dict(zip((row.name for row in drawn), drawn[1:], strict=False))
     pieces = [_Piece("input", (_input(config, scale, drawn[0]),))]
     last = len(config.blocks)
@@ -209,12 +214,20 @@ def _pieces(config: NiNConfig, size: Size) -> tuple[_Piece, ...]:
         if number == last and config.dropout > 0:
             pieces.append(_Piece("dropout", (_dropout(config.dropout),)))
         members = [row for row in drawn if row.block == number]
-        cells = (_cell(row, _note(row, rows), following[row.name], scale) for row in members)
+        cells = (
+            _cell(row, _note(row, rows), warnings.get(row.name, ()), following[row.name], scale)
+            for row in members
+        )
         title = f"Block {number}" + (" → class maps" if number == last else "")
         pieces.append(_Piece("block", tuple(cells), title))
         pool = next((row for row in drawn if row.name == f"pool{number}"), None)
         if pool is not None:
-            pieces.append(_Piece("pool", (_cell(pool, "", following[pool.name], scale),)))
+            pieces.append(
+                _Piece(
+                    "pool",
+                    (_cell(pool, "", warnings.get(pool.name, ()), following[pool.name], scale),),
+                )
+            )
     pieces.append(_Piece("head", (_head(drawn[-1], config.num_classes, scale),)))
     return tuple(pieces)
 
@@ -237,6 +250,26 @@ def _parts(config: NiNConfig, width: int) -> Iterator[Part]:
             block = part
         else:
             yield part
+
+
+@lru_cache(maxsize=4)
+def _facts(config: NiNConfig) -> tuple[NetworkSummary, dict[str, list[str]]]:
+    """The summary and the warnings, which the drawings of all sizes share."""
+    network = summarize(config)
+    return network, _warnings(network)
+
+
+def _warnings(network: NetworkSummary) -> dict[str, list[str]]:
+    """What is lost and what exceeds the image, by the name of the layer where it happens."""
+    found: dict[str, list[str]] = {}
+    size = network.input_shape[1]
+    exceeds = next((row for row in network.layers if row.receptive_field > size), None)
+    for row in network.layers:
+        if row is exceeds and row.kernel_size:
+            found.setdefault(row.name, []).append(f"field {row.receptive_field} > {size} px")
+        if row.kernel_size and (seen := notes.pixels_seen(row)) < row.input_shape[1]:
+            found.setdefault(row.name, []).append(f"sees {seen} of {row.input_shape[1]} px")
+    return found
 
 
 def _note(row: LayerSummary, rows: Sequence[LayerSummary]) -> str:
@@ -262,23 +295,26 @@ def _input(config: NiNConfig, scale: Scale, following: LayerSummary) -> Part:
     width = max(depth + side * SLANT[0], text_width(shape), text_width("Input"))
     x = (width - depth - side * SLANT[0]) / 2
     part.body += [
-        *_volume(x, side, depth, size, following),
+        *volume(x, side, depth, size, following),
         _text(width / 2, -side * (0.5 + SLANT[1]) - 8, "Input", "strong"),
         _text(width / 2, side / 2 + _LINE, shape),
     ]
     part.width = width
     part.above, part.below = side * (0.5 + SLANT[1]) + 8 + FONT, side / 2 + _LINE + 4
-    return _wrapped(part, "input", "input", title)
+    return _wrapped(part, "", "input", title)
 
 
-def _cell(row: LayerSummary, note: str, following: LayerSummary, scale: Scale) -> Part:
-    """A symbol, the volume it makes, the operation above and the shape below."""
+def _cell(
+    row: LayerSummary, note: str, warnings: Sequence[str], following: LayerSummary, scale: Scale
+) -> Part:
+    """A symbol, the volume it makes, the operation above, shape and warnings below."""
     channels, size, _ = row.output_shape
     side, depth = scale.side(size), scale.depth(channels)
-    role = _role(row.kind)
+    role = role_of(row.kind)
     operation, detail = _operation(row)
     shape = numbers.shape(row.output_shape)
-    wide = max(scale.gap + depth + side * SLANT[0], *map(text_width, (operation, detail, shape)))
+    words = map(text_width, (operation, detail, shape, *warnings))
+    wide = max(scale.gap + depth + side * SLANT[0], *words)
     part = Part(width=wide + 8)
     x = (part.width - scale.gap - depth - side * SLANT[0]) / 2
     middle = part.width / 2
@@ -286,12 +322,16 @@ def _cell(row: LayerSummary, note: str, following: LayerSummary, scale: Scale) -
     bottom = max(side / 2, 13.0) + _LINE
     part.body += [
         SYMBOLS[role](x + scale.gap / 2 - 2),
-        *_volume(x + scale.gap, side, depth, size, following, rod=role == "conv1x1"),
+        *volume(x + scale.gap, side, depth, size, following, rod=role == "conv1x1"),
         _text(middle, -top - _LINE, operation, "strong"),
         _text(middle, -top, detail, "muted") if detail else "",
-        _text(middle, bottom, shape),
+        *(
+            _text(middle, bottom + index * _LINE, line, "warning" if index else "")
+            for index, line in enumerate((shape, *warnings))
+        ),
     ]
-    part.above, part.below = top + _LINE + FONT, bottom + 4
+    part.above = top + _LINE + FONT
+    part.below = bottom + 4 + len(warnings) * _LINE
     return _wrapped(part, row.name, role, _hover(row) + note)
 
 
@@ -399,116 +439,31 @@ def _pack(parts: Sequence[Part], width: float, gap: float) -> list[Part]:
 
 def _pack_evenly(parts: Sequence[Part], width: float, gap: float) -> list[Part]:
     """As few rows as the width allows, and among those the ones whose widest is the narrowest."""
-    rows = _pack(parts, width, gap)
-    widest = max(row.width for row in rows)
+    wide = [part.width for part in parts]
+    breaks, widest = _breaks(wide, width, gap)
     while True:
         # The next narrower filling is the one that the widest row does not fit into.
-        narrower = _pack(parts, widest - 0.1, gap)
-        reached = max(row.width for row in narrower)
-        if len(narrower) > len(rows) or reached >= widest:
-            return rows
-        rows, widest = narrower, reached
-
-
-# --- shapes -----------------------------------------------------------------------------------
-
-
-def _volume(
-    x: float,
-    side: float,
-    depth: float,
-    size: int,
-    following: LayerSummary,
-    rod: bool = False,
-) -> list[str]:
-    """A box with its front, top and right faces, and on the right one the next layer's window."""
-    right, up = side * SLANT[0], side * SLANT[1]
-    half = side / 2
-    end = x + depth
-    shapes = [
-        _polygon("t", (x, -half), (x + right, -half - up), (end + right, -half - up), (end, -half)),
-        _polygon(
-            "s", (end, -half), (end + right, -half - up), (end + right, half - up), (end, half)
-        ),
-        f'<rect class="f" x="{x:.1f}" y="{-half:.1f}" width="{depth:.1f}" height="{side:.1f}"/>',
+        narrower, reached = _breaks(wide, widest - 0.1, gap)
+        if len(narrower) > len(breaks) or reached >= widest:
+            break
+        breaks, widest = narrower, reached
+    return [
+        _pack(parts[start:end], math.inf, gap)[0] for start, end in pairwise([*breaks, len(parts)])
     ]
-    pixel = max(side / size, 2.0)
-    if rod or following.kind == "conv1x1":
-        shapes.append(
-            f'<rect class="rod" x="{x:.1f}" y="{-pixel / 2:.1f}" width="{depth:.1f}" '
-            f'height="{pixel:.1f}"/>'
-        )
-    if following.kernel_size > 1:
-        part = min(following.kernel_size / size, 1.0)
-        a, b = 0.5 - part / 2, 0.5 + part / 2
-
-        def at(u: float, v: float) -> tuple[float, float]:
-            return end + u * right, -half + v * side - u * up
-
-        shapes.append(
-            _polygon(f"window {_role(following.kind)}", at(a, a), at(b, a), at(b, b), at(a, b))
-        )
-    return shapes
 
 
-def _polygon(name: str, *points: tuple[float, float]) -> str:
-    listed = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<polygon class="{name}" points="{listed}"/>'
-
-
-def _convolution_symbol(x: float) -> str:
-    """A 3×3 window closing on one point."""
-    left, top = x - 13, -7
-    grid = "".join(
-        f"M{left + i * 14 / 3:.1f} {top}v14M{left:.1f} {top + i * 14 / 3:.1f}h14" for i in range(4)
-    )
-    return (
-        f'<path class="l" d="{grid}M{left + 14:.1f} {top}L{x + 11:.1f} 0L{left + 14:.1f} '
-        f'{top + 14}"/><circle class="f" cx="{x + 11:.1f}" cy="0" r="2"/>'
-    )
-
-
-def _dense_symbol(x: float) -> str:
-    """Three nodes fully joined to three: a dense layer."""
-    heights = (-9, 0, 9)
-    lines = "".join(f"M{x - 10:.1f} {a}L{x + 10:.1f} {b}" for a in heights for b in heights)
-    nodes = "".join(
-        f'<circle class="f" cx="{end:.1f}" cy="{y}" r="2.4"/>'
-        for end in (x - 10, x + 10)
-        for y in heights
-    )
-    return f'<path class="l" d="{lines}"/>{nodes}'
-
-
-def _pool_symbol(x: float) -> str:
-    """A funnel: a large map in, a small one out."""
-    return _polygon("f", (x - 9, -11), (x + 9, -5), (x + 9, 5), (x - 9, 11))
-
-
-def _head_symbol(x: float) -> str:
-    """A whole map drawn together into one number."""
-    return (
-        f'<path class="l" d="M{x - 12:.1f} -11h7v22h-7zM{x - 5:.1f} -11L{x + 10:.1f} 0'
-        f'L{x - 5:.1f} 11"/><circle class="f" cx="{x + 10:.1f}" cy="0" r="2.6"/>'
-    )
-
-
-SYMBOLS = {
-    "conv": _convolution_symbol,
-    "conv1x1": _dense_symbol,
-    "pool": _pool_symbol,
-    "head": _head_symbol,
-}
+def _breaks(widths: Sequence[float], limit: float, gap: float) -> tuple[list[int], float]:
+    """(where each row begins when rows are filled from the left, the widest row's width)."""
+    starts, filled, widest = [0], 0.0, 0.0
+    for index, width in enumerate(widths):
+        if index > starts[-1] and filled + gap + width > limit:
+            starts.append(index)
+        filled = filled + gap + width if index > starts[-1] else width
+        widest = max(widest, filled)
+    return starts, widest
 
 
 # --- words ------------------------------------------------------------------------------------
-
-
-def _role(kind: str) -> str:
-    """The class under which a kind is drawn."""
-    if kind.startswith("global"):
-        return "head"
-    return "pool" if kind.endswith("pool") else kind
 
 
 def _operation(row: LayerSummary) -> tuple[str, str]:
@@ -545,10 +500,11 @@ def _at(x: float, y: float, body: Sequence[str]) -> str:
 
 
 def _wrapped(part: Part, name: str, role: str, title: str) -> Part:
-    """The part as one layer that answers the pointer anywhere on it."""
+    """The part as one layer (none without a name) that answers the pointer anywhere on it."""
+    layer = f' data-id="{escape(name)}"' if name else ""
     part.body = [
-        f'<g class="layer {role}" data-id="{escape(name)}"><title>{escape(title)}</title>'
-        f'<rect class="hit" y="{-part.above:.1f}" width="{part.width:.1f}" '
+        f'<g class="layer {role}"{layer}><title>{escape(title)}</title>'
+        f'<rect class="hit" y="{-part.above:.1f}" rx="4" width="{part.width:.1f}" '
         f'height="{part.above + part.below:.1f}"/>{"".join(part.body)}</g>'
     ]
     return part
@@ -557,51 +513,3 @@ def _wrapped(part: Part, name: str, role: str, title: str) -> Part:
 def _text(x: float, y: float, text: str, name: str = "") -> str:
     kind = f' class="{name}"' if name else ""
     return f'<text{kind} text-anchor="middle" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
-
-
-def mix(color: str, other: str, share: float) -> str:
-    """`color` with `share` of `other` in it, both ``#rrggbb``."""
-    pairs = zip(_channels(color), _channels(other), strict=True)
-    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in pairs)
-
-
-def _channels(color: str) -> tuple[int, ...]:
-    return tuple(int(color[i : i + 2], 16) for i in (1, 3, 5))
-
-
-def _rules() -> str:
-    """The style sheet: one colour a role, three tints a volume, text in the theme's colours."""
-    colors = {
-        "input": "#9aa7b4",
-        "conv": theme.CONV,
-        "conv1x1": theme.POINTWISE,
-        "pool": theme.POOL,
-        "dropout": theme.DROPOUT,
-        "head": theme.HEAD,
-    }
-    rules = [
-        "text{font:12px var(--st-font,sans-serif);fill:var(--st-text-color,#1d2733)}",
-        ".strong,.title{font-weight:600}",
-        ".muted{fill:var(--st-gray-text-color,#5a6672)}",
-        ".card{fill:var(--st-secondary-background-color,#f3f5f7)}",
-        ".layer{cursor:default}",
-        ".hit{fill:none;pointer-events:all}",
-        ".l{fill:none;stroke-width:1}",
-        ".f,.t,.s{stroke-width:.6;stroke-linejoin:round}",
-        f".rod{{fill:{mix(theme.POINTWISE, '#ffffff', 0.55)}}}",
-        ".window{stroke:#fff;stroke-width:.8}",
-    ]
-    for role, color in colors.items():
-        edge = mix(color, "#000000", 0.45)
-        rules += [
-            f".{role} .f{{fill:{color};stroke:{edge}}}",
-            f".{role} .t{{fill:{mix(color, '#ffffff', 0.35)};stroke:{edge}}}",
-            f".{role} .s{{fill:{mix(color, '#ffffff', 0.15)};stroke:{edge}}}",
-            f".{role} .l{{stroke:{color}}}",
-            f".{role} .o{{fill:none;stroke:{color}}}",
-            f".window.{role}{{fill:{mix(color, '#000000', 0.1)}}}",
-        ]
-    return "".join(f".nin-diagram {rule}" for rule in rules)
-
-
-STYLE = f"<style>{_rules()}</style>"

@@ -15,7 +15,7 @@ from html import escape
 from nin_core import preset, summarize
 from nin_core.reference_nets import reference_summary
 from ui import numbers, theme
-from ui.diagram import STYLE, SYMBOLS
+from ui.diagram_shapes import STYLE, SYMBOLS
 from ui.notes import dense_parameters
 
 COLUMN, BETWEEN = 218.0, 28.0  # pixels

@@ -13,14 +13,13 @@ from xml.etree import ElementTree
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from nin_core import PRESETS, NetworkSummary, NiNConfig, summarize
+from nin_core import PRESETS, NetworkSummary, summarize
 from nin_core.reference_nets import REFERENCE_NETS, reference_summary
 from nin_core.summary import LayerSummary
 from tests.conftest import dashboard
 from tests.core.test_diagram import ODD
 from tests.prerequisites import PROJECT
-from ui import diagram, figures, link, notes, numbers, tables
-from ui.components.diagram import _checked
+from ui import figures, link, notes, numbers, tables
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -109,7 +108,7 @@ def test_a_slider_moves_everything() -> None:
     assert table(app)["parameters"][-1] == f"{now.total_parameters:,}"
     assert "300×12×12" in table(app)["output"]
     assert component(app, "architecture:where:parameters") != before
-    assert "300×12×12" in component(app, f"architecture:diagram:{diagram.WIDTHS[-1]}")["svg"]
+    assert "300×12×12" in component(app, "architecture:diagram")["drawings"][-1][1]
 
 
 def test_blocks_single_layers_and_relu_rows() -> None:
@@ -185,12 +184,6 @@ def test_the_page_does_not_import_torch() -> None:
         [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-
-
-@pytest.mark.parametrize("config", [*PRESETS.values(), *ODD.values()])
-def test_the_component_accepts_the_drawing(config: NiNConfig) -> None:
-    for width in diagram.WIDTHS:
-        assert "input" in _checked(diagram.network_svg(config, width))
 
 
 def test_the_view_is_in_the_url_and_an_unknown_one_is_said() -> None:

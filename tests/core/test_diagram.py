@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 
 from nin_core import PRESETS, BlockConfig, NiNConfig, PoolConfig, summarize
 from tests.core.strategies import networks
-from ui import diagram, home_picture
+from ui import diagram, diagram_shapes, home_picture, notes
+from ui.components.diagram import _checked
 
 SVG = "{http://www.w3.org/2000/svg}"
 POOL = PoolConfig(3, 2)
@@ -132,10 +133,7 @@ def test_every_layer_with_a_shape_of_its_own_is_there_and_explained(
         for layer in summarize(config).layers
         if layer.kind not in ("relu", "batch_norm", "flatten")
     ]
-    assert list(groups) == [
-        "input",
-        *(layer.name for layer in layers),
-    ]
+    assert list(groups) == [layer.name for layer in layers]
     for layer in layers:
         title = groups[layer.name].findtext(f"{SVG}title") or ""
         assert title.startswith(layer.name)
@@ -152,13 +150,13 @@ def test_every_layer_with_a_shape_of_its_own_is_there_and_explained(
 def test_volumes_are_to_scale(name: str, config: NiNConfig, width: int) -> None:
     root = ElementTree.fromstring(diagram.network_svg(config, width))
     layers = {layer.name: layer.output_shape for layer in summarize(config).layers}
-    layers["input"] = (config.in_channels, config.image_size, config.image_size)
     sides, lengths = [], []
     for group in root.iter(f"{SVG}g"):
         front = group.find(f"{SVG}rect[@class='f']")
-        if group.get("data-id") is None or front is None:
+        if not group.get("class", "").startswith("layer") or front is None:
             continue
-        channels, size, _ = layers[group.get("data-id")]
+        image = (config.in_channels, config.image_size, config.image_size)
+        channels, size, _ = layers.get(group.get("data-id", ""), image)
         height, length = float(front.get("height")), float(front.get("width"))
         if height > diagram.SMALLEST:
             sides.append((height, size))
@@ -172,9 +170,9 @@ def test_volumes_are_to_scale(name: str, config: NiNConfig, width: int) -> None:
 
 
 def test_kinds_differ_in_symbol_and_in_colour() -> None:
-    symbols = {role: draw(0.0) for role, draw in diagram.SYMBOLS.items()}
+    symbols = {role: draw(0.0) for role, draw in diagram_shapes.SYMBOLS.items()}
     assert len(set(symbols.values())) == len(symbols)
-    fills = re.findall(r"\.(conv|conv1x1|pool|dropout|head) \.f\{fill:(#\w+)", diagram.STYLE)
+    fills = re.findall(r"\.(conv|conv1x1|pool|dropout|head) \.f\{fill:(#\w+)", diagram_shapes.STYLE)
     assert len({color for _, color in fills}) == 5
 
 
@@ -203,15 +201,44 @@ def test_the_home_picture_is_well_formed_and_its_figures_are_computed() -> None:
             assert not text.meets(other), f"{text} lies over {other}"
 
 
-def test_the_style_shows_exactly_one_drawing_at_every_width() -> None:
-    style = diagram.responsive_style("box")
-    rules = re.findall(r"@container \((min|max)-width:([\d.]+)px\)\{\.st-key-box-(\d+)", style)
-    for pixels in range(200, 2000, 7):
-        hidden = {
-            int(width)
-            for bound, limit, width in rules
-            if (pixels >= float(limit) if bound == "min" else pixels <= float(limit))
-        }
-        assert len(set(WIDTHS) - hidden) == 1, pixels
-        shown = (set(WIDTHS) - hidden).pop()
-        assert shown <= pixels or shown == min(WIDTHS)
+@pytest.mark.parametrize(("name", "config"), CASES)
+def test_the_component_accepts_the_drawings_and_finds_the_layers(
+    name: str, config: NiNConfig
+) -> None:
+    network = summarize(config)
+    for width, svg in diagram.drawings(config).items():
+        ids = _checked(svg)
+        assert svg == diagram.network_svg(config, width)
+        assert {diagram.drawn_as(network, layer) for layer in network.layers} == ids
+
+
+def test_a_layer_without_a_volume_is_lit_up_as_the_one_it_follows() -> None:
+    network = summarize(PRESETS["nin-28"])
+    drawn = {layer.name: diagram.drawn_as(network, layer) for layer in network.layers}
+    assert drawn["block1.conv"] == drawn["block1.bn"] == drawn["block1.relu"] == "block1.conv"
+    assert drawn["block1.relu_2"] == "block1.conv1x1_2"
+    assert drawn["pool1"] == "pool1"
+    assert drawn["flatten"] == "global_pool"
+
+
+@pytest.mark.parametrize(("name", "config"), CASES)
+def test_warnings_stand_where_it_happens(name: str, config: NiNConfig) -> None:
+    """Lost pixels at the very layer; the receptive field where it first exceeds the image."""
+    root = ElementTree.fromstring(diagram.network_svg(config, 960))
+    shown = {
+        group.get("data-id"): [text.text for text in group.findall(f"{SVG}text[@class='warning']")]
+        for group in root.iter(f"{SVG}g")
+        if group.get("data-id")
+    }
+    network = summarize(config)
+    exceeding = False
+    for layer in network.layers:
+        expected = []
+        if layer.receptive_field > config.image_size and not exceeding:
+            exceeding = True
+            if layer.kernel_size:
+                expected.append(f"field {layer.receptive_field} > {config.image_size} px")
+        before = layer.input_shape[1] if len(layer.input_shape) == 3 else 0
+        if layer.kernel_size and notes.pixels_seen(layer) < before:
+            expected.append(f"sees {notes.pixels_seen(layer)} of {before} px")
+        assert shown.get(layer.name, []) == expected

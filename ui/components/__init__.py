@@ -3,7 +3,7 @@
     plot(figure, key=..., height=360, on_click=None)         charts, still or live, updated in place
     sprite(maps, key=..., on_click="rerun")                  all channels of a layer in one picture
     class_maps(maps, image, labels=..., key=...)             class maps over the input image
-    svg(markup, key=..., on_click=None)                      a drawing, with hover and click
+    svg(markup, key=..., on_click=None)                      a drawing: hover, click, download
     forget_click(key)                                        drop the click that a component keeps
 
 Each returns what was clicked last in this session (None before the first click) and raises

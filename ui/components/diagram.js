@@ -1,45 +1,73 @@
 // Shows an SVG drawing. Python's half is diagram.py, which has checked the markup.
 
+const SCALE = 2; // pixels of the PNG a unit of the drawing
+
 export default function ({ data, parentElement, setTriggerValue }) {
   if (!data) return;
   const root = parentElement.querySelector(".nin-svg") ?? newRoot(parentElement);
   root.ninClick = data.clicks ? (id) => setTriggerValue("click", id) : null;
   root.ninData = data;
-  if (root.ninMarkup !== data.svg || root.ninClicks !== data.clicks) show(root, data);
-  for (const node of root.querySelectorAll("[data-id]")) {
-    const chosen = node.dataset.id === data.selected;
-    node.classList.toggle("selected", chosen);
-    if (data.clicks) node.setAttribute("aria-pressed", chosen);
-  }
+  fit(root);
+  root.querySelector(".nin-svg-save").hidden = !data.download;
 }
 
 function newRoot(parent) {
   const root = document.createElement("div");
   root.className = "nin-svg";
-  root.innerHTML = '<div class="nin-svg-frame"></div><div class="nin-svg-tip"></div>';
+  root.innerHTML =
+    '<div class="nin-svg-frame"></div>' +
+    '<div class="nin-svg-save" hidden><span>Download the drawing</span>' +
+    '<button type="button" data-kind="svg">SVG</button>' +
+    '<button type="button" data-kind="png">PNG</button></div><div class="nin-svg-tip"></div>';
   parent.append(root);
   root.addEventListener("pointermove", (event) => explain(root, event.target, event));
   root.addEventListener("pointerleave", () => explain(root, null));
   root.addEventListener("focusin", (event) => explain(root, event.target));
   root.addEventListener("focusout", () => explain(root, null));
-  root.addEventListener("click", (event) => click(root, event.target));
+  root.addEventListener("click", (event) => {
+    const kind = event.target.dataset.kind;
+    if (kind) save(root, kind);
+    else click(root, event.target);
+  });
   root.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" && event.key !== " ") return;
     if (click(root, event.target)) event.preventDefault();
   });
+  new ResizeObserver(() => root.ninData && fit(root)).observe(root);
   return root;
 }
 
-function show(root, data) {
-  root.ninMarkup = data.svg;
+/** Show the widest drawing that fits, if it is not shown already, and mark the selected part. */
+function fit(root) {
+  const { drawings, clicks, selected } = root.ninData;
+  const width = root.clientWidth;
+  if (!width) return; // in a hidden tab: the observer calls again
+  const [, markup] = drawings.findLast(([least]) => least <= width) ?? drawings[0];
+  if (root.ninMarkup !== markup || root.ninClicks !== clicks) show(root, markup);
+  for (const node of root.querySelectorAll("[data-id]")) {
+    const chosen = node.dataset.id === selected;
+    node.classList.toggle("selected", chosen);
+    if (clicks) node.setAttribute("aria-pressed", chosen);
+  }
+}
+
+function parsed(markup) {
+  return new DOMParser().parseFromString(markup, "image/svg+xml").documentElement;
+}
+
+function show(root, markup) {
+  const data = root.ninData;
+  root.ninMarkup = markup;
   root.ninClicks = data.clicks;
-  const drawing = new DOMParser().parseFromString(data.svg, "image/svg+xml").documentElement;
+  const drawing = parsed(markup);
   const { width } = drawing.viewBox.baseVal;
   drawing.removeAttribute("width");
   drawing.removeAttribute("height");
   drawing.style.maxWidth = `${width}px`;
   drawing.style.minWidth = `${Math.min(data.minWidth, width)}px`;
-  if (!drawing.hasAttribute("role")) drawing.setAttribute("role", data.clicks ? "group" : "img");
+  // Who can press its parts must reach them: the parts of an "img" are hidden from screen readers.
+  if (data.clicks) drawing.setAttribute("role", "group");
+  else if (!drawing.hasAttribute("role")) drawing.setAttribute("role", "img");
 
   // A <title> becomes our own tip: the browser's comes late and cannot be reached by keyboard.
   for (const title of [...drawing.querySelectorAll("title")]) {
@@ -85,4 +113,56 @@ function explain(root, target, pointer) {
   const above = y - tip.offsetHeight - 10;
   tip.style.left = `${Math.max(0, Math.min(x + 10, box.width - tip.offsetWidth))}px`;
   tip.style.top = `${above < -20 ? y + 20 : above}px`;
+}
+
+/** The widest drawing as a file of its own: {text, width, height}. */
+function file(root) {
+  const theme = getComputedStyle(root);
+  const markup = root.ninData.drawings.at(-1)[1];
+  const plain = markup.replace(/var\((--[\w-]+)(?:,([^()]*))?\)/g, (_, name, fallback) =>
+    escaped(theme.getPropertyValue(name).trim() || fallback || "inherit"),
+  );
+  const drawing = parsed(plain);
+  const { width, height } = drawing.viewBox.baseVal;
+  drawing.setAttribute("width", width);
+  drawing.setAttribute("height", height);
+  const ground = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+  ground.setAttribute("width", "100%");
+  ground.setAttribute("height", "100%");
+  ground.setAttribute("fill", theme.getPropertyValue("--st-background-color").trim() || "#ffffff");
+  drawing.prepend(ground);
+  return { text: new XMLSerializer().serializeToString(drawing), width, height };
+}
+
+/** A variable's value as text of an XML element or attribute. */
+function escaped(value) {
+  return value.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/"/g, "'");
+}
+
+async function save(root, kind) {
+  const { text, width, height } = file(root);
+  const vector = new Blob([text], { type: "image/svg+xml" });
+  const name = `${root.ninData.download}.${kind}`;
+  if (kind === "svg") {
+    hand(vector, name);
+    return;
+  }
+  const picture = new Image();
+  picture.src = URL.createObjectURL(vector);
+  await picture.decode();
+  const canvas = document.createElement("canvas");
+  canvas.width = width * SCALE;
+  canvas.height = height * SCALE;
+  canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);
+  URL.revokeObjectURL(picture.src);
+  canvas.toBlob((raster) => hand(raster, name), "image/png");
+}
+
+/** Give `blob` to the browser's downloads. */
+function hand(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }

@@ -1,6 +1,7 @@
 """A drawing made in Python, shown as SVG: it follows the width and the theme and can be clicked.
 
     block = svg(markup, key="network", on_click="rerun", selected=block)
+    svg({360: narrow, 960: wide}, key="network", download="nin-224")
 
 Choices:
 
@@ -9,13 +10,18 @@ Choices:
 * An element with `data-id` can be clicked and reached with the Tab key. An element with a
   `<title>` child explains itself when the pointer is over it, at once and in the page's own look.
 * It shrinks with the page and never grows beyond the `viewBox`'s own size, so that its letters stay
-  near the size they were drawn in; below `min_width` it scrolls sideways inside its own frame.
+  near the size they were drawn in; below `min_width` it scrolls sideways inside its own frame. Of
+  drawings for several widths the browser shows the widest that fits, and only that one is built.
+* What can be downloaded is the widest drawing as a file of its own: the theme's colours are put in
+  where variables stood, on the theme's background. PNG is drawn by the browser from that file, two
+  pixels a unit.
 * The markup is checked: only shapes and text, nothing that runs or loads.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from xml.etree import ElementTree
 
@@ -33,6 +39,7 @@ from ui.components.wire import (
 _SVG = "{http://www.w3.org/2000/svg}"
 _FORBIDDEN = {"script", "foreignObject", "image", "iframe", "a", "animate", "set"}
 _LOADS = re.compile(r"@import|url\((?!\s*['\"]?#)")
+_SUSPECT = re.compile(r"@|url|&#|\\")  # all that could be, or hide, one of those
 
 _mount = st.components.v2.component(
     "nin_svg", js=read_assets("diagram.js"), css=read_assets("diagram.css")
@@ -40,24 +47,27 @@ _mount = st.components.v2.component(
 
 
 def svg(
-    markup: str,
+    markup: str | Mapping[int, str],
     *,
     key: str,
     on_click: OnClick = None,
     selected: str | None = None,
     min_width: int = 0,
+    download: str | None = None,
 ) -> str | None:
     """Show an SVG drawing and return the `data-id` clicked last.
 
     Args:
         markup: one `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 W H">` element. Text from
-            users must be escaped in it (`html.escape`).
+            users must be escaped in it (`html.escape`). Or several that show the same, each by the
+            width in CSS pixels from which on it fits; the narrowest serves below its own, too.
         key: names the drawing on its page.
         on_click: None: nothing can be clicked. "rerun": a click on an element with `data-id`
             reruns the script (or the fragment). A function: it is called with the id first.
         selected: the element with this `data-id` gets the class `selected`; the drawing's `<style>`
             says what that looks like.
         min_width: CSS pixels below which the drawing scrolls sideways rather than shrink.
+        download: offer the drawing as ``<download>.svg`` and ``<download>.png``; None offers none.
 
     Returns:
         The id clicked last in this session, or None before the first click and when the drawing
@@ -69,14 +79,18 @@ def svg(
     """
     check_key(key)
     check_on_click(on_click)
-    ids = _checked(markup)
+    drawings = {0: markup} if isinstance(markup, str) else dict(sorted(markup.items()))
+    if not drawings:
+        raise ValueError("There must be at least one drawing.")
+    ids = frozenset().union(*map(_checked, drawings.values()))
     _mount(
         key=key,
         data={
-            "svg": markup,
+            "drawings": list(drawings.items()),
             "clicks": on_click is not None,
             "selected": selected,
             "minWidth": min_width,
+            "download": download,
         },
         on_click_change=click_callback(key, on_click, lambda id_: id_ if id_ in ids else None),
     )
@@ -105,16 +119,28 @@ def _checked(markup: str) -> frozenset[str]:
     if not fits:
         raise ValueError('The drawing needs a viewBox such as "0 0 800 300".')
     ids: set[str] = set()
+    names: set[str] = set()
     for element in root.iter():
-        name = str(element.tag).rpartition("}")[2]
-        if name in _FORBIDDEN:
-            raise ValueError(f"The drawing must not hold <{name}>.")
-        if _LOADS.search(" ".join([element.text or "", *element.attrib.values()])):
-            raise ValueError(f"The drawing's <{name}> must not load anything (url, @import).")
-        for attribute, value in element.attrib.items():
-            plain = attribute.rpartition("}")[2]
-            if plain.lower().startswith("on") or (plain == "href" and not value.startswith("#")):
-                raise ValueError(f"The drawing must not hold the attribute {plain}={value!r}.")
+        names.update(element.attrib)
+        if element.tag.rpartition("}")[2] in _FORBIDDEN:
+            raise ValueError(f"The drawing must not hold <{element.tag.rpartition('}')[2]}>.")
         if "data-id" in element.attrib:
             ids.add(element.attrib["data-id"])
+    plain = {name.rpartition("}")[2].lower() for name in names}
+    # One search for the whole drawing; only where it finds something, or could be kept from
+    # finding it by an escape, each element is looked at.
+    if "href" in plain or any(name.startswith("on") for name in plain) or _SUSPECT.search(markup):
+        for element in root.iter():
+            _check_element(element)
     return frozenset(ids)
+
+
+def _check_element(element: ElementTree.Element) -> None:
+    """Raise ValueError for an event handler, a link, or something loaded from elsewhere."""
+    if _LOADS.search(" ".join([element.text or "", *element.attrib.values()])):
+        name = element.tag.rpartition("}")[2]
+        raise ValueError(f"The drawing's <{name}> must not load anything (url, @import).")
+    for attribute, value in element.attrib.items():
+        plain = attribute.rpartition("}")[2].lower()
+        if plain.startswith("on") or (plain == "href" and not value.startswith("#")):
+            raise ValueError(f"The drawing must not hold the attribute {plain}={value!r}.")

@@ -4,37 +4,18 @@ from __future__ import annotations
 
 import streamlit as st
 
-from nin_core import NetworkSummary, NiNConfig
+from nin_core import NetworkSummary
 from nin_core.summary import Granularity
-from ui import diagram, figures, notes, tables
-from ui.components import plot, svg
-from ui.laboratory import Subject, information
+from ui import figures, tables
+from ui.components import plot
+from ui.laboratory import Subject, drawing
 
 
 def show(subject: Subject) -> None:
     """Draw the view."""
-    drawing(subject.config, subject.network)
+    drawing.show(subject)
     granularity = layers(subject.network)
     whereabouts(subject.network, subject.other, granularity)
-
-
-def drawing(config: NiNConfig, network: NetworkSummary) -> None:
-    """The network to scale, how to read it, and what stands out in it."""
-    st.subheader("The network, to scale")
-    key = "architecture-diagram"
-    with st.container(key=key, gap=None):
-        for width in diagram.WIDTHS:
-            with st.container(key=f"{key}-{width}"):
-                svg(diagram.network_svg(config, width), key=f"architecture:diagram:{width}")
-    st.html(diagram.responsive_style(key))
-    st.caption(
-        "Height and depth of a volume: the sides of its map, on the image's own scale. Length: the "
-        "square root of its channels. The light rod is one pixel's channels, which a 1×1 "
-        "convolution mixes; the small window on a face is the next layer's. "
-        f"{'Batch norm and ReLU follow' if config.batch_norm else 'ReLU follows'} every convolution"
-        f"{'' if config.final_relu else ' but the last'}."
-    )
-    information(notes.field_note(network), notes.flooring_note(network))
 
 
 def layers(network: NetworkSummary) -> Granularity:
