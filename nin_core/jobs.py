@@ -30,7 +30,7 @@ from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .checks import ConfigError
 from .datasets import DATASETS
@@ -76,7 +76,26 @@ def start_run(
 
 def stop_run(store: RunStore, run_id: int) -> str:
     """Ask for a run to stop and return its state; one that trains ends within a second."""
-    state = store.request_stop(run_id)
+    return _request(store, run_id, "stopped")
+
+
+def pause_run(store: RunStore, run_id: int) -> str:
+    """Ask for a run to leave its worker and return its state; it can go on with `resume_run`."""
+    return _request(store, run_id, "paused")
+
+
+def resume_run(store: RunStore, run_id: int) -> None:
+    """Put a run that is paused, stopped, interrupted or failed back into the queue.
+
+    Raises:
+        StateError: if it is in another state.
+    """
+    store.resume(run_id)
+    advance(store)
+
+
+def _request(store: RunStore, run_id: int, ending: Literal["stopped", "paused"]) -> str:
+    state = store.request(run_id, ending)
     advance(store)
     return state
 
@@ -221,10 +240,10 @@ def _settle(store: RunStore, run: Run, moment: datetime) -> bool:
 
 def _kill_if_hung(run: Run, worker: WorkerId, moment: datetime) -> None:
     """End a worker that does not obey a stop: hung, or deep in loading with nothing to keep."""
-    if run.desired_state != "stopped" or run.desired_at is None or worker.pid is None:
+    if run.desired_state == "running" or run.desired_at is None or worker.pid is None:
         return
     waited = (moment - run.desired_at).total_seconds()
-    loading = run.state == "stopped" and run.step == 0 and not run.has_checkpoint
+    loading = run.state == run.desired_state and run.step == 0 and not run.has_checkpoint
     if (loading and waited > 1) or (run.state == "running" and waited > STOP_SECONDS):
         with suppress(OSError):
             os.kill(worker.pid, signal.SIGKILL)

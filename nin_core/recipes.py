@@ -16,9 +16,9 @@ Choices made here:
   - *Start alive.* Layer-sequential unit-variance initialisation (Mishkin and Matas, arXiv
     1511.06422) with a mean of zero as well: whatever the widths and depth, each convolution's
     output starts with mean 0 and variance 1 per channel over a real batch. On top the last bias
-    is lifted by five standard deviations (`initialization.CLASS_MAP_LIFT`), so that practically every
-    class map is positive at every place and the network starts as if its last ReLU were not there.
-    Softmax ignores a common shift, so the lift costs nothing.
+    is lifted by five standard deviations (`initialization.CLASS_MAP_LIFT`), so that practically
+    every class map is positive at every place and the network starts as if its last ReLU were not
+    there. Softmax ignores a common shift, so the lift costs nothing.
   - *Stay alive.* While all maps are positive, the softmax gradient over the classes sums to zero:
     the maps move apart, not down together. Only a jump can push them all below zero, so the
     gradient's norm is clipped (so that a step has a length, whatever the loss), the rate warms up,

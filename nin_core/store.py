@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -44,17 +44,19 @@ SCHEMA = 1  # raise it with every change of the tables below
 MAX_NAME = 100
 MAX_LOG = 64_000  # characters; the end of a log says why a run failed
 
-STATES = ("queued", "running", "stopped", "finished", "failed", "interrupted")
+STATES = ("queued", "running", "paused", "stopped", "finished", "failed", "interrupted")
 TRANSITIONS: dict[str, frozenset[str]] = {
-    # failed: its worker died before it began. stopped: it was taken out of the queue.
-    "queued": frozenset({"running", "stopped", "failed"}),
-    "running": frozenset({"stopped", "finished", "failed", "interrupted"}),
-    # The same attempt reports again: the worker was asleep with its machine, not dead.
-    "interrupted": frozenset({"running"}),
-    "stopped": frozenset(),
+    # failed: its worker died before it began. stopped, paused: it was taken out of the queue.
+    "queued": frozenset({"running", "paused", "stopped", "failed"}),
+    "running": frozenset({"paused", "stopped", "finished", "failed", "interrupted"}),
+    # running: the same attempt reports again; the worker was asleep with its machine, not dead.
+    "interrupted": frozenset({"running", "queued"}),
+    "paused": frozenset({"queued"}),
+    "stopped": frozenset({"queued"}),
+    "failed": frozenset({"queued"}),
     "finished": frozenset(),
-    "failed": frozenset(),
 }
+RESUMABLE = frozenset(state for state, targets in TRANSITIONS.items() if "queued" in targets)
 ACTIVE = frozenset({"queued", "running"})
 # The phase of a running run in which weights change; before it a stop has nothing to keep.
 PHASE_TRAINING = "training"
@@ -499,7 +501,7 @@ class RunStore:
         return Signal(row.state, row.desired_state)
 
     def desired_state(self, run_id: int) -> str:
-        """ "running", or "stopped" once someone asked for it."""
+        """ "running", or "stopped" or "paused" once someone asked for it."""
         with self._read() as connection:
             row = connection.execute(
                 sa.select(_runs.c.desired_state).where(_runs.c.id == run_id)
@@ -608,7 +610,7 @@ class RunStore:
         values = _assigned(worker) | {
             "state": "running",
             "attempt": _runs.c.attempt + 1,
-            "started_at": moment,
+            "started_at": sa.func.coalesce(_runs.c.started_at, moment),
             "phase": "starting",
         }
         with self._write() as connection:
@@ -658,12 +660,12 @@ class RunStore:
             if checkpoint is not None:
                 self._put_checkpoint(connection, run_id, checkpoint, moment)
 
-    def request_stop(self, run_id: int) -> str:
-        """Ask for a run to stop, and return the state it has now.
+    def request(self, run_id: int, ending: Literal["stopped", "paused"]) -> str:
+        """Ask for a run to stop or to pause, and return the state it has now.
 
-        A run that waits, or whose worker has not come to training, is stopped on the spot: there
-        is nothing to keep. One that trains is stopped by its worker. For a run that has ended,
-        nothing happens.
+        A run that waits, or whose worker has not come to training, is so on the spot: there is
+        nothing to keep. One that trains is stopped by its worker; a stop outdoes a pause. For a
+        run that has ended, nothing happens.
         """
         moment = now()
         idle = sa.or_(
@@ -674,10 +676,10 @@ class RunStore:
                 _runs.c.step == 0,
             ),
         )
-        wanted = {"desired_state": "stopped", "desired_at": moment}
+        wanted = {"desired_state": ending, "desired_at": moment}
         with self._write() as connection:
             if not self._update(
-                connection, run_id, wanted | {"state": "stopped", "ended_at": moment}, idle
+                connection, run_id, wanted | {"state": ending, "ended_at": moment}, idle
             ):
                 self._update(
                     connection,
@@ -685,8 +687,70 @@ class RunStore:
                     wanted,
                     _runs.c.state == "running",
                     _runs.c.desired_state != "stopped",
+                    _runs.c.desired_state != ending,
                 )
             return self._state(connection, run_id)
+
+    def resume(self, run_id: int) -> None:
+        """Let a run that has ended early wait for a worker again.
+
+        It goes on from its checkpoint, or from the start if it has none. Points of its curves that
+        came after the checkpoint are taken away: they will come again.
+
+        Raises:
+            StateError: if `TRANSITIONS` does not allow it, or a worker is still on the run.
+        """
+        values = {
+            "state": "queued",
+            "desired_state": "running",
+            "desired_at": None,
+            "ended_at": None,
+            "error": None,
+            "diagnosis": None,
+            "spawns": 0,
+        }
+        with self._write() as connection:
+            free = _runs.c.worker_host.is_(None)
+            if not self._update(connection, run_id, values, _runs.c.state.in_(RESUMABLE), free):
+                state = self._state(connection, run_id)
+                why = (
+                    "its last measurements are still being made; try again in a moment"
+                    if state in RESUMABLE
+                    else f"only a run that is {', '.join(sorted(RESUMABLE))} can go on"
+                )
+                raise StateError(f"Run #{run_id} is {state}: {why}.")
+            self._rewind(connection, run_id)
+
+    @staticmethod
+    def _rewind(connection: Connection, run_id: int) -> None:
+        """Bring a run's points and latest figures back to its checkpoint."""
+        kept = connection.execute(
+            sa.select(_checkpoints.c.step, _checkpoints.c.info).where(
+                _checkpoints.c.run_id == run_id
+            )
+        ).one_or_none()
+        step = kept.step if kept else 0
+        info = json.loads(kept.info) if kept else {}
+        repeated = _metrics.c.step > step
+        for kind, again in (
+            ("step", info.get("event_due", False)),
+            ("epoch", not info.get("epoch_ended", True)),
+        ):
+            if again:
+                repeated = sa.or_(
+                    repeated, sa.and_(_metrics.c.step == step, _metrics.c.kind == kind)
+                )
+        connection.execute(_metrics.delete().where(_metrics.c.run_id == run_id, repeated))
+        rows = connection.execute(
+            sa.select(*_METRIC_COLUMNS).where(_metrics.c.run_id == run_id).order_by(_metrics.c.id)
+        )
+        empty = dict.fromkeys(
+            ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "test_examples")
+        )
+        values = empty | {"epoch": 0, "step": 0, "seconds": 0.0}
+        values |= _latest([MetricRow(*row) for row in rows]) | {"step": step}
+        connection.execute(_runs.update().where(_runs.c.id == run_id).values(values))
+        connection.execute(_evaluations.delete().where(_evaluations.c.run_id == run_id))
 
     def release(self, run_id: int, attempt: int, *, log: str | None = None) -> None:
         """A worker's last word: its process is about to end and its slot is free."""

@@ -17,9 +17,11 @@ Choices made here:
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -40,6 +42,7 @@ from .recipes import TrainConfig
 from .summary import summarize
 
 ADAMW_SECOND_BETA = 0.95
+UPDATE_SECONDS = 5.0  # more than any optimizer takes to change the weights
 
 INTERIM_TESTS = 8  # an epoch
 INTERIM_IMAGES = 1000  # at most; fewer if they would cost more than 5 % of the training
@@ -178,10 +181,10 @@ def fit(
         ConfigError: if data set, network and configuration do not go together.
         DivergedError: when the loss is not finite any more.
     """
-    _check(dataset, config, network)
-    run = _Run(model, dataset, config, network, device, should_stop or (lambda: False))
-    run.start(initialize)
-    yield from run.events()
+    training = Training(
+        model, dataset, config, network=network, device=device, should_stop=should_stop
+    )
+    yield from training.events(initialize=initialize)
 
 
 def evaluate(
@@ -301,210 +304,399 @@ def _classes(count: int) -> str:
 # --- one run -----------------------------------------------------------------------------------
 
 
+class Stopped(BaseException):
+    """Raised in the training loop when its state was taken for good without it. Not an error."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingState:
+    """All that a training needs to go on as if it had never ended. Tensors are on the CPU.
+
+    Attributes:
+        step: steps done since the start.
+        epoch: the current one, from 1, and `position`, how many of its steps are done.
+        epoch_ended: whether that epoch's event has been made.
+        event_due: whether the last step's event has not been made yet.
+        seconds: spent so far.
+        weights: the network's parameters and buffers, by name.
+        rest: the optimizer's tensors (``optimizer/<parameter>/<slot>``), the generators' states
+            (``random/…``, uint8) and the sums of the unfinished interval and epoch (``sums/…``).
+    """
+
+    step: int
+    epoch: int
+    position: int
+    epoch_ended: bool
+    event_due: bool
+    seconds: float
+    weights: dict[str, torch.Tensor]
+    rest: dict[str, torch.Tensor]
+
+
 class _Totals:
     """Sums over images, kept on the device until they are read."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._sums = torch.zeros(2, dtype=torch.float64, device=device)
-        self._images = 0
+    def __init__(self, device: torch.device, saved: torch.Tensor | None = None) -> None:
+        # MPS has no float64.
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self._sums = torch.zeros(2, dtype=dtype, device=device)
+        self.images = 0
         self._seconds = 0.0
+        if saved is not None:
+            loss, right, images, self._seconds = saved.tolist()
+            self._sums += torch.tensor([loss, right], dtype=dtype, device=device)
+            self.images = int(images)
 
-    def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        count = len(labels)
-        right = (logits.detach().argmax(1) == labels).sum()
-        self._sums[0] += loss.detach() * count
+    def saved(self) -> torch.Tensor:
+        """float64 [4]: loss times images, right answers, images, seconds."""
+        return torch.tensor([*self._sums.tolist(), self.images, self._seconds], dtype=torch.float64)
+
+    def add(self, loss: torch.Tensor, right: torch.Tensor, count: int, seconds: float) -> None:
+        self._sums[0] += loss * count
         self._sums[1] += right
-        self._images += count
-
-    def add_seconds(self, seconds: float) -> None:
+        self.images += count
         self._seconds += seconds
 
     def include(self, other: _Totals) -> None:
         self._sums += other._sums
-        self._images += other._images
+        self.images += other.images
         self._seconds += other._seconds
 
     def figures(self) -> dict[str, float]:
         loss, right = self._sums.tolist()
         return {
-            "train_loss": loss / self._images,
-            "train_accuracy": right / self._images,
-            "examples_per_second": self._images / max(self._seconds, 1e-9),
+            "train_loss": loss / self.images,
+            "train_accuracy": right / self.images,
+            "examples_per_second": self.images / max(self._seconds, 1e-9),
         }
 
 
-class _Run:
-    """The state of one `fit`."""
+class Training:
+    """One training of one model: its events, and its state, which another thread may take.
+
+    A step changes weights, optimizer, sums and counters under one lock; whoever takes the state
+    gets it as it was between two steps, however long the next one takes.
+
+    Args:
+        model, dataset, config, network, device, should_stop: as for `fit`.
+        state: go on from here; every event that follows is then what it would have been, to the
+            bit, on the same machine with the same number of threads.
+        on_update: called before this object changes the weights for the first time.
+
+    Attributes:
+        epoch, step, total_steps: as in the events.
+        tested: the last pass over the whole test set and the step after which it was made.
+
+    Raises:
+        ConfigError: if data set, network and configuration do not go together, or `state` is not
+            one of this network.
+    """
 
     def __init__(
         self,
         model: nn.Module,
         dataset: Dataset,
         config: TrainConfig,
+        *,
         network: NiNConfig,
-        device: torch.device | str | None,
-        should_stop: Callable[[], bool],
+        device: torch.device | str | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        state: TrainingState | None = None,
+        on_update: Callable[[], None] | None = None,
     ) -> None:
-        self.began = time.perf_counter()
-        self.device = torch.device(device) if device is not None else choose_device()
-        self.model = model.to(self.device, memory_format=torch.channels_last)
-        self.config = config
-        self.network = network
-        self.should_stop = should_stop
-        self.mean = dataset.mean if config.standardize else None
-        self.std = dataset.std if config.standardize else None
-        self.images = dataset.train_images
-        self.labels = dataset.train_labels
-        self.test_images = dataset.test_images
-        self.test_labels = dataset.test_labels
+        _check(dataset, config, network)
+        self._began = time.perf_counter()
+        self._device = torch.device(device) if device is not None else choose_device()
+        self._model = model.to(self._device, memory_format=torch.channels_last)
+        self._config = config
+        self._network = network
+        self._should_stop = should_stop or (lambda: False)
+        self._on_update = on_update
+        self._mean = dataset.mean if config.standardize else None
+        self._std = dataset.std if config.standardize else None
+        self._images = dataset.train_images
+        self._labels = dataset.train_labels
+        self._test_images = dataset.test_images
+        self._test_labels = dataset.test_labels
         torch.manual_seed(config.seed)
         # Its own generator: dropout draws from the global one, and must not change the order.
-        self.shuffling = torch.Generator().manual_seed(config.seed)
-        chosen = torch.randperm(len(self.images), generator=self.shuffling)
-        self.chosen = chosen[: config.subset]
-        self.steps = steps_per_epoch(config, len(self.images))
-        self.total_steps = self.steps * config.epochs
-        self.interval = event_interval(network, config.batch_size)
-
-    def start(self, initialize: bool) -> None:
-        if not initialize:
-            return
-        if self.config.initialization == "xavier":
-            initialize_xavier(self.model)
-        else:
-            probe = self.images[self.chosen[: _probe_images(self.network)]]
-            inputs = _inputs(probe, self.network, self.mean, self.std, self.device)
-            initialize_unit_variance(self.model, inputs, final_relu=self.network.final_relu)
-
-    def events(self) -> Iterator[StepEvent | EpochEvent]:
-        optimizer = _optimizer(self.model, self.config)
-        interim = self._interim_sample()
+        self._shuffling = torch.Generator().manual_seed(config.seed)
+        chosen = torch.randperm(len(self._images), generator=self._shuffling)
+        self._chosen = chosen[: config.subset]
+        self._steps = steps_per_epoch(config, len(self._images))
+        self.total_steps = self._steps * config.epochs
+        self._interval = event_interval(network, config.batch_size)
         # Whole intervals between interim tests, so that each has an event to travel in.
-        every = self.interval * max(1, round(self.steps / INTERIM_TESTS / self.interval))
-        step = 0
-        for epoch in range(1, self.config.epochs + 1):
-            self._set_mode()
-            whole, since = _Totals(self.device), _Totals(self.device)
-            for number, (inputs, labels, began) in enumerate(self._batches(), start=1):
-                rate = self._rate(step)
-                logits, loss = self._step(optimizer, rate, inputs, labels)
-                step += 1
-                since.add(loss, logits, labels)
-                since.add_seconds(time.perf_counter() - began)
-                last = number == self.steps
-                if step == 1 or step % self.interval == 0 or last:
-                    shared = {
-                        "epoch": epoch,
-                        "step": step,
-                        "total_steps": self.total_steps,
-                        "learning_rate": rate,
-                    }
-                    figures = since.figures()
-                    self._require_finite(figures["train_loss"], step)
-                    whole.include(since)
-                    since = _Totals(self.device)
-                    tests = {}
-                    if step % every == 0 and not last:
-                        tested = self._test(*interim)
-                        if self.should_stop():
-                            return
-                        tests = {
-                            "test_loss": tested.loss,
-                            "test_accuracy": tested.accuracy,
-                            "test_examples": len(tested.logits),
-                        }
-                    yield StepEvent(**shared, **figures, **tests, seconds=self._seconds())
-                if self.should_stop():
+        intervals = max(1, round(self._steps / INTERIM_TESTS / self._interval))
+        self._test_every = self._interval * intervals
+        self._interim = self._interim_sample()
+
+        self._optimizer = _optimizer(self._model, config)
+        self.step, self.epoch, self._position, self._epoch_ended = 0, 0, 0, True
+        self._rate = 0.0
+        self._whole, self._since = _Totals(self._device), _Totals(self._device)
+        self.tested: tuple[int, Evaluation] | None = None
+        # What a state is made of besides, as of the last step.
+        self._buffers: dict[str, torch.Tensor] = {}
+        self._random: dict[str, torch.Tensor] = {}
+        self._lock = threading.Lock()
+        self._closed = self._broken = False
+        self._resumed = state is not None
+        if state is not None:
+            self._restore(state)
+
+    def events(self, *, initialize: bool = True) -> Iterator[StepEvent | EpochEvent]:
+        """Train to the end and yield what `fit` yields.
+
+        Raises:
+            DivergedError: when the loss is not finite any more.
+            Stopped: after `state(close=True)`.
+        """
+        if initialize and not self._resumed:
+            self._initialize()
+        self._set_mode()
+        if self._event_due():
+            yield from self._step_event()
+        while not self._should_stop():
+            if self._epoch_ended:
+                if self.epoch == self._config.epochs:
                     return
-            tested = self._test(self.test_images, self.test_labels)
-            if self.should_stop():
+                with self._lock:
+                    self.epoch += 1
+                    self._position, self._epoch_ended = 0, False
+                    self._whole = _Totals(self._device)
+                    self._random["random/shuffling"] = self._shuffling.get_state()
+            for inputs, labels, began in self._batches():
+                self._take_step(inputs, labels, began)
+                if self._event_due():
+                    yield from self._step_event()
+                if self._should_stop():
+                    return
+            tested = self._test(self._test_images, self._test_labels)
+            if self._should_stop():
                 return
+            self.tested = self.step, tested
+            with self._lock:
+                self._epoch_ended = True
             yield EpochEvent(
-                **shared,
-                **whole.figures(),
+                **self._progress(),
+                **self._whole.figures(),
                 seconds=self._seconds(),
                 test_loss=tested.loss,
                 test_accuracy=tested.accuracy,
             )
 
+    def state(self, *, close: bool = False) -> TrainingState | None:
+        """A copy of the state after the last finished step; None before the first. Thread-safe.
+
+        With `close` there will be no further step: the training loop gets `Stopped` instead.
+        """
+        # A step that hangs half way never gives the lock back: its weights are worth nothing.
+        if not self._lock.acquire(timeout=UPDATE_SECONDS):
+            return None
+        try:
+            self._closed = self._closed or close
+            if not self.step or self._broken:
+                return None
+            named = dict(self._model.named_parameters())
+            rest = dict(self._random)
+            for name, parameter in named.items():
+                for slot, value in self._optimizer.state.get(parameter, {}).items():
+                    if isinstance(value, torch.Tensor):
+                        rest[f"optimizer/{name}/{slot}"] = _copy(value)
+            rest["sums/interval"], rest["sums/epoch"] = self._since.saved(), self._whole.saved()
+            return TrainingState(
+                step=self.step,
+                epoch=self.epoch,
+                position=self._position,
+                epoch_ended=self._epoch_ended,
+                event_due=self._event_due(),
+                seconds=self._seconds(),
+                weights={name: _copy(value) for name, value in (named | self._buffers).items()},
+                rest=rest,
+            )
+        finally:
+            self._lock.release()
+
+    def _initialize(self) -> None:
+        if self._config.initialization == "xavier":
+            initialize_xavier(self._model)
+        else:
+            inputs = self._prepared(self._images[self._chosen[: _probe_images(self._network)]])
+            initialize_unit_variance(self._model, inputs, final_relu=self._network.final_relu)
+
+    def _restore(self, state: TrainingState) -> None:
+        try:
+            self._model.load_state_dict(state.weights)
+            for name, parameter in self._model.named_parameters():
+                prefix = f"optimizer/{name}/"
+                slots = {
+                    key.removeprefix(prefix): value
+                    for key, value in state.rest.items()
+                    if key.startswith(prefix)
+                }
+                if slots:
+                    # As the optimizer would have made them: on the weight's device, in its layout.
+                    self._optimizer.state[parameter] = {
+                        slot: torch.empty_like(parameter).copy_(value)
+                        if value.shape == parameter.shape
+                        else value.clone()
+                        for slot, value in slots.items()
+                    }
+            self._shuffling.set_state(state.rest["random/shuffling"])  # as the epoch began
+            if state.epoch_ended:
+                torch.randperm(len(self._chosen), generator=self._shuffling)
+            torch.set_rng_state(state.rest["random/torch"])
+            if self._device.type == "cuda":
+                torch.cuda.set_rng_state(state.rest["random/cuda"], self._device)
+            self._since = _Totals(self._device, state.rest["sums/interval"])
+            self._whole = _Totals(self._device, state.rest["sums/epoch"])
+        except (RuntimeError, KeyError) as error:
+            raise ConfigError(
+                "The kept state is not one of this network and recipe on this device, so the "
+                "training cannot go on from it; starting a new run would work."
+            ) from error
+        self._random = {key: v for key, v in state.rest.items() if key.startswith("random/")}
+        self._buffers = {name: b.detach().clone() for name, b in self._model.named_buffers()}
+        self.step, self.epoch = state.step, state.epoch
+        self._position, self._epoch_ended = state.position, state.epoch_ended
+        self._rate = self._rate_after(max(self.step - 1, 0))
+        self._began -= state.seconds
+
+    def _event_due(self) -> bool:
+        """Whether the last step is one after which an event comes that has not been made."""
+        ends = self._position == self._steps
+        return bool(self._since.images) and (
+            self.step == 1 or self.step % self._interval == 0 or ends
+        )
+
+    def _step_event(self) -> Iterator[StepEvent]:
+        """The event after the last step; nothing if the training is stopped meanwhile."""
+        figures = self._since.figures()
+        self._require_finite(figures["train_loss"])
+        tests: dict[str, float] = {}
+        if self.step % self._test_every == 0 and self._position != self._steps:
+            tested = self._test(*self._interim)
+            if self._should_stop():
+                return
+            tests = {
+                "test_loss": tested.loss,
+                "test_accuracy": tested.accuracy,
+                "test_examples": len(tested.logits),
+            }
+        with self._lock:
+            self._whole.include(self._since)
+            self._since = _Totals(self._device)
+        yield StepEvent(**self._progress(), **figures, **tests, seconds=self._seconds())
+
+    def _progress(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "total_steps": self.total_steps,
+            "learning_rate": self._rate,
+        }
+
     def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, float]]:
-        order = self.chosen[torch.randperm(len(self.chosen), generator=self.shuffling)]
-        size = self.config.batch_size
-        for number in range(self.steps):
+        """The batches of this epoch that are left."""
+        order = self._chosen[torch.randperm(len(self._chosen), generator=self._shuffling)]
+        size = self._config.batch_size
+        for number in range(self._position, self._steps):
             began = time.perf_counter()
-            end = (number + 1) * size if number + 1 < self.steps else len(order)
+            end = (number + 1) * size if number + 1 < self._steps else len(order)
             indices = order[number * size : end]
-            inputs = _inputs(self.images[indices], self.network, self.mean, self.std, self.device)
-            yield inputs, self.labels[indices].to(self.device), began
+            yield self._prepared(self._images[indices]), self._labels[indices], began
 
-    def _step(
-        self,
-        optimizer: torch.optim.Optimizer,
-        rate: float,
-        inputs: torch.Tensor,
-        labels: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        for group in optimizer.param_groups:
+    def _take_step(self, inputs: torch.Tensor, labels: torch.Tensor, began: float) -> None:
+        labels = labels.to(self._device)
+        rate = self._rate_after(self.step)
+        for group in self._optimizer.param_groups:
             group["lr"] = rate
-        logits = self.model(inputs)
+        logits = self._model(inputs)
         loss = functional.cross_entropy(logits, labels)
-        optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if self.config.clip_norm > 0:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        optimizer.step()
-        return logits, loss
+        if self._config.clip_norm > 0:
+            nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip_norm)
+        right = (logits.detach().argmax(1) == labels).sum()
+        if self._on_update is not None:
+            self._on_update()
+            self._on_update = None
+        with self._lock:
+            if self._closed:
+                raise Stopped
+            self._broken = True  # until all of it is done
+            self._optimizer.step()
+            self._since.add(loss.detach(), right, len(labels), time.perf_counter() - began)
+            self._rate = rate
+            self.step += 1
+            self._position += 1
+            # Batch norm's figures and dropout's generator change in the forward pass, so what they
+            # are between two steps is set aside.
+            self._buffers = {name: b.detach().clone() for name, b in self._model.named_buffers()}
+            self._random["random/torch"] = torch.get_rng_state()
+            if self._device.type == "cuda":
+                self._random["random/cuda"] = torch.cuda.get_rng_state(self._device)
+            self._broken = False
 
-    def _rate(self, step: int) -> float:
+    def _rate_after(self, step: int) -> float:
         """Learning rate of the step after `step` steps."""
-        peak = self.config.learning_rate
-        if self.config.schedule == "constant":
+        peak = self._config.learning_rate
+        if self._config.schedule == "constant":
             return peak
-        rise = self.config.warmup * self.total_steps
+        rise = self._config.warmup * self.total_steps
         if step + 1 < rise:
             return peak * (step + 1) / rise
         # The step after the last would have a rate of zero.
         return peak * (self.total_steps - step) / max(1.0, self.total_steps - rise)
 
     def _set_mode(self) -> None:
-        self.model.train()
-        if not self.config.use_dropout:
-            for module in self.model.modules():
+        self._model.train()
+        if not self._config.use_dropout:
+            for module in self._model.modules():
                 if isinstance(module, nn.Dropout):
                     module.eval()
 
     def _interim_sample(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The first test images of each class: balanced, fixed, and cheap against the training."""
-        between = self.steps * self.config.batch_size / INTERIM_TESTS
-        classes = self.network.num_classes
+        between = self._steps * self._config.batch_size / INTERIM_TESTS
+        classes = self._network.num_classes
         each = max(10, int(min(INTERIM_IMAGES, 0.15 * between)) // classes)
         indices = torch.cat(
-            [torch.nonzero(self.test_labels == label)[:each, 0] for label in range(classes)]
+            [torch.nonzero(self._test_labels == label)[:each, 0] for label in range(classes)]
         )
-        return self.test_images[indices], self.test_labels[indices]
+        return self._test_images[indices], self._test_labels[indices]
 
     def _test(self, images: torch.Tensor, labels: torch.Tensor) -> Evaluation:
         return evaluate(
-            self.model,
+            self._model,
             images,
             labels,
-            network=self.network,
-            mean=self.mean,
-            std=self.std,
-            device=self.device,
-            should_stop=self.should_stop,
+            network=self._network,
+            mean=self._mean,
+            std=self._std,
+            device=self._device,
+            should_stop=self._should_stop,
         )
 
-    def _require_finite(self, loss: float, step: int) -> None:
+    def _prepared(self, images: torch.Tensor) -> torch.Tensor:
+        return _inputs(images, self._network, self._mean, self._std, self._device)
+
+    def _require_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
+            rate = self._config.learning_rate
             raise DivergedError(
-                f"The loss is no longer a finite number after step {step:,}: the learning rate of "
-                f"{self.config.learning_rate:g} is too high for this network; "
-                f"{self.config.learning_rate / 10:g}, or the fast recipe, would work."
+                f"The loss is no longer a finite number after step {self.step:,}: the learning "
+                f"rate of {rate:g} is too high for this network; {rate / 10:g}, or the fast "
+                "recipe, would work."
             )
 
     def _seconds(self) -> float:
-        return time.perf_counter() - self.began
+        return time.perf_counter() - self._began
+
+
+def _copy(value: torch.Tensor) -> torch.Tensor:
+    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

@@ -10,10 +10,11 @@ Choices made here:
   second whether the run is to stop.
 * The claim comes first and PyTorch is imported after it, so that the page shows the run as
   running at once. Every stage has a phase, a few words for the page.
-* Stop within a second, however long a step takes: weights change only inside the optimizer's
-  step, so between two of them they can be taken as of the last finished step (`Weights`). The
-  reporter gives the training loop a moment to come round by itself; if that is still busy, it
-  writes weights and final state without it.
+* Stop or pause within a second, however long a step takes: the training's state can be taken as of
+  the last finished step (`Training.state`). The reporter gives the training loop a moment to come
+  round by itself; if that is still busy, it writes weights and final state without it.
+* A run that has a checkpoint goes on from it, with as many threads as it had, so that what follows
+  is, to the bit, what would have followed.
 * SIGTERM and Ctrl-C mean stop. They arrive through a wake-up socket, since Python would deliver
   them to the main thread only after its step.
 * A database that does not answer costs nothing for a while: the curves wait in memory and
@@ -35,7 +36,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .checks import ConfigError
@@ -60,21 +60,20 @@ from .store import (
 )
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from .config import NiNConfig
     from .data import Dataset
     from .recipes import TrainConfig
-    from .training import EpochEvent, StepEvent
+    from .training import EpochEvent, Evaluation, StepEvent, Training, TrainingState
 
+ENDINGS = ("stopped", "paused")  # what a running run can be wanted to become
 PHASE_MEASURING = "measuring the test set"
 POLL_SECONDS = 0.15
 FLUSH_SECONDS = 0.5
 CHECKPOINT_SECONDS = 10.0
 CHECKPOINT_SHARE = 0.05  # of the time may go into writing checkpoints; large ones come less often
 GRACE_SECONDS = 0.15  # for the training loop to come round after a stop, before it is done for it
-UPDATE_SECONDS = 5.0  # more than any optimizer takes to change the weights
 # Images for the diagnosis: what PROBE_SECONDS suffice for, within bounds.
 PROBE_SECONDS, LEAST_PROBE, MOST_PROBE = 2.0, 50, 500
 EVALUATION_SECONDS = 10.0  # a stopped run is measured on as many test images as this allows
@@ -83,82 +82,6 @@ STUCK_SECONDS = 30.0  # how long the last step of a stopped run may take; then n
 PATIENCE_SECONDS = {"missing": 5.0, "damaged": 5.0, "schema": 0.0}
 PATIENCE_DEFAULT = 60.0
 LONGEST_PAUSE = 5.0  # between two attempts to reach the database
-
-
-# --- weights ----------------------------------------------------------------------------------
-
-
-class Stopped(BaseException):
-    """Raised in the training loop when its run was stopped without it. Not an error."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Copies of all weights, on the CPU, as they were after `step` steps."""
-
-    step: int
-    epoch: int
-    tensors: dict[str, torch.Tensor]
-
-
-class Weights:
-    """The weights of a model in training, to be read from another thread.
-
-    It hooks into the optimizer's step: nothing is copied while one is under way, and a copy knows
-    after how many steps it was taken. Buffers (batch norm's running figures) change during the
-    forward pass instead, so they are set aside after each step.
-    """
-
-    def __init__(self, model: nn.Module, on_first_step: Callable[[], None]) -> None:
-        from torch.optim import optimizer
-
-        self.step = 0
-        self.epoch = 1
-        self._model = model
-        self._on_first_step = on_first_step
-        self._whole = threading.Lock()
-        self._closed = False
-        self._buffers: dict[str, torch.Tensor] = {}
-        self._hooks = (
-            optimizer.register_optimizer_step_pre_hook(self._before),
-            optimizer.register_optimizer_step_post_hook(self._after),
-        )
-
-    def _before(self, *_: object) -> None:
-        if self.step == 0:
-            self._on_first_step()
-        self._whole.acquire()
-        if self._closed:
-            self._whole.release()
-            raise Stopped
-
-    def _after(self, *_: object) -> None:
-        self._buffers = {name: b.detach().clone() for name, b in self._model.named_buffers()}
-        self.step += 1
-        self._whole.release()
-
-    def snapshot(self, *, close: bool = False) -> Snapshot | None:
-        """The weights after the last finished step; None before the first.
-
-        With `close` there will be no further step: the training loop gets `Stopped` instead.
-        """
-        # A step that failed half way never gives the lock back: its weights are worth nothing.
-        if not self._whole.acquire(timeout=UPDATE_SECONDS):
-            return None
-        try:
-            self._closed = self._closed or close
-            if not self.step:
-                return None
-            found = dict(self._model.named_parameters()) | self._buffers
-            tensors = {name: t.detach().cpu().clone().contiguous() for name, t in found.items()}
-            return Snapshot(self.step, self.epoch, tensors)
-        finally:
-            self._whole.release()
-
-    def release(self) -> None:
-        """Take the hooks away."""
-        for hook in self._hooks:
-            hook.remove()
 
 
 # --- the reporter -----------------------------------------------------------------------------
@@ -182,7 +105,7 @@ class Reporter:
         self._pending = threading.Lock()
         self._rows: list[MetricRow] = []
         self._notes: dict[str, Any] = {}
-        self._snapshot: Snapshot | None = None
+        self._snapshot: TrainingState | None = None
         # The store: one thread at a time, and how it went.
         self._turn = threading.RLock()
         self._flushed_at = -math.inf
@@ -191,14 +114,16 @@ class Reporter:
         self._failing_since: float | None = None
         self._pause = POLL_SECONDS
         # Stopping.
-        self._weights: Weights | None = None
+        self._training: Training | None = None
         self._info: dict[str, Any] = {}
         self._stop_since: float | None = None
+        #: What the run becomes when its training ends before its last step.
+        self.ending = "stopped"
         self._forced_at: float | None = None
         self.signals = 0
         #: The final state and the weights written with it, once there is one.
         self.state: str | None = None
-        self.final: Snapshot | None = None
+        self.final: TrainingState | None = None
         #: The traceback of what went wrong in training or measuring, for the log.
         self.trouble = ""
 
@@ -211,16 +136,16 @@ class Reporter:
             self._flushed_at = -math.inf
         self._ring()
 
-    def watch(self, weights: Weights, info: dict[str, Any]) -> None:
-        """The weights to keep when the run is stopped, and how they come about."""
-        self._weights, self._info = weights, info
+    def watch(self, training: Training, info: dict[str, Any]) -> None:
+        """The training whose state to keep when the run is stopped, and how it comes about."""
+        self._training, self._info = training, info
 
     def add(self, row: MetricRow) -> None:
         """A point of the curves."""
         with self._pending:
             self._rows.append(row)
 
-    def keep(self, snapshot: Snapshot | None) -> None:
+    def keep(self, snapshot: TrainingState | None) -> None:
         """Weights to write with the next metrics."""
         with self._pending:
             self._snapshot = snapshot
@@ -235,7 +160,7 @@ class Reporter:
         """Whether training is to end before its next step."""
         return self._stop_since is not None
 
-    def end(self, state: str, snapshot: Snapshot | None, **facts: Any) -> None:
+    def end(self, state: str, snapshot: TrainingState | None, **facts: Any) -> None:
         """Write the final state with all that is left, unless a stop has done so already."""
         while True:
             with self._turn:
@@ -310,22 +235,24 @@ class Reporter:
         state, desired = self._store.signal(self._run_id, self._attempt)
         if state not in ("running", "interrupted"):
             self._leave(f"Run #{self._run_id} is {state}; there is nothing to do.", 0)
-        if desired == "stopped":
-            self._stop()
+        if desired in ENDINGS:
+            self._stop(desired)
         moment = time.monotonic()
         if self._stop_since is not None and moment - self._stop_since >= GRACE_SECONDS:
-            snapshot = self._weights.snapshot(close=True) if self._weights else None
+            snapshot = self._training.state(close=True) if self._training else None
             self._forced_at = moment
-            self._finish("stopped", snapshot, phase=snapshot and PHASE_MEASURING)
+            measures = snapshot is not None and self.ending == "stopped"
+            self._finish(self.ending, snapshot, phase=PHASE_MEASURING if measures else None)
             if snapshot is None:
-                self._leave("Stopped before the first step.", 0)
+                self._leave(f"Run #{self._run_id} is {self.ending} before its first step.", 0)
         elif moment - self._flushed_at >= FLUSH_SECONDS:
             self._flush()
         self._failing_since, self._pause = None, POLL_SECONDS
 
-    def _stop(self) -> None:
+    def _stop(self, ending: str = "stopped") -> None:
         if self._stop_since is None:
             self._stop_since = time.monotonic()
+            self.ending = ending
 
     def _flush(self) -> None:
         moment = time.monotonic()
@@ -347,7 +274,7 @@ class Reporter:
             if self._notes == notes:
                 self._notes, self._flushed_at = {}, moment
 
-    def _finish(self, state: str, snapshot: Snapshot | None, **facts: Any) -> None:
+    def _finish(self, state: str, snapshot: TrainingState | None, **facts: Any) -> None:
         with self._pending:
             rows, notes = list(self._rows), dict(self._notes)
             snapshot = snapshot or self._snapshot
@@ -366,17 +293,18 @@ class Reporter:
         with self._pending:
             self._written(rows, snapshot)
 
-    def _written(self, rows: list[MetricRow], snapshot: Snapshot | None) -> None:
+    def _written(self, rows: list[MetricRow], snapshot: TrainingState | None) -> None:
         del self._rows[: len(rows)]
         if self._snapshot is snapshot:
             self._snapshot = None
 
-    def _checkpoint(self, snapshot: Snapshot | None) -> Checkpoint | None:
+    def _checkpoint(self, snapshot: TrainingState | None) -> Checkpoint | None:
         if snapshot is None:
             return None
-        from safetensors.torch import save
+        from .checkpoints import pack
 
-        return Checkpoint(snapshot.step, snapshot.epoch, save(snapshot.tensors), self._info)
+        info = self._info | {"event_due": snapshot.event_due, "epoch_ended": snapshot.epoch_ended}
+        return Checkpoint(snapshot.step, snapshot.epoch, pack(snapshot), info)
 
     def _failed(self, error: StoreError) -> None:
         """Wait longer for the store the longer it fails; in the end give up."""
@@ -455,17 +383,21 @@ class _Job:
         from .model import build_nin
         from .training import choose_device, choose_threads
 
+        self.kept = store.load_checkpoint(run.id)
         # Before the first operation: PyTorch's pool keeps the size it starts with.
         running = len(store.list_runs(states=["running"]))
         self.threads = choose_threads(
             self.network, self.config.batch_size, available_cores(), running
         )
+        if self.kept is not None:
+            self.threads = self.kept.info.get("threads", self.threads)
         torch.set_num_threads(self.threads)
         self.device = choose_device()
         reporter.note(phase="loading data", threads=self.threads, device=str(self.device))
         self.dataset: Dataset = load_dataset(run.dataset, progress=self._progress)
         reporter.note(phase="initialising")
         self.model: nn.Module = build_nin(self.network)
+        self.tested: Evaluation | None = None  # the finished network's answers, if it has them
 
     def _progress(self, sentence: str, fraction: float) -> None:
         self._reporter.note(phase=f"{sentence} ({fraction:.0%})")
@@ -474,57 +406,58 @@ class _Job:
         """Fit the network and write the final state."""
         import torch
 
-        from .training import EpochEvent, fit
+        from .checkpoints import unpack
+        from .training import EpochEvent, Stopped, Training
 
         reporter = self._reporter
-        weights = Weights(self.model, lambda: reporter.note(phase=PHASE_TRAINING))
         info = {
             "threads": self.threads,
             "device": str(self.device),
+            "dtype": "float32",
+            "memory_format": "channels_last",
             "torch": torch.__version__,
         }
-        reporter.watch(weights, info)
+        training = Training(
+            self.model,
+            self.dataset,
+            self.config,
+            network=self.network,
+            device=self.device,
+            should_stop=reporter.should_stop,
+            state=unpack(self.kept.blob) if self.kept else None,
+            on_update=lambda: reporter.note(phase=PHASE_TRAINING),
+        )
+        reporter.note(total_steps=training.total_steps)
+        reporter.watch(training, info)
         test_size = len(self.dataset.test_labels)
-        total = None
-        event = None
         try:
-            for event in fit(
-                self.model,
-                self.dataset,
-                self.config,
-                network=self.network,
-                device=self.device,
-                should_stop=reporter.should_stop,
-            ):
-                if event.total_steps != total:
-                    total = event.total_steps
-                    reporter.note(total_steps=total)
-                weights.epoch = event.epoch
+            for event in training.events():
                 reporter.add(_row(event, test_size))
                 if isinstance(event, EpochEvent) or reporter.checkpoint_due():
-                    reporter.keep(weights.snapshot())
+                    reporter.keep(training.state())
                 if on_event is not None:
                     on_event(event)
         except Stopped:
             pass
-        finally:
-            weights.release()
-        complete = isinstance(event, EpochEvent) and event.step >= event.total_steps
-        reporter.end(
-            "finished" if complete else "stopped",
-            weights.snapshot(),
-            phase=PHASE_MEASURING,
-        )
+        if training.tested and training.tested[0] == training.total_steps:
+            reporter.end("finished", training.state(), phase=PHASE_MEASURING)
+            self.tested = training.tested[1]
+        else:
+            measures = reporter.ending == "stopped"
+            reporter.end(
+                reporter.ending, training.state(), phase=PHASE_MEASURING if measures else None
+            )
 
     def measure(self) -> None:
         """Store the logits on the test set, and why the run did not learn if it did not."""
+        from .estimate import FORWARD_SHARE, seconds_per_image
         from .evaluation import pack_logits
         from .training import diagnose, evaluate
 
         reporter, store, run_id = self._reporter, self._store, self._run.id
-        if reporter.final is None:
+        if reporter.final is None or reporter.state == "paused":
             return
-        self.model.load_state_dict(reporter.final.tensors)
+        self.model.load_state_dict(reporter.final.weights)
         images, labels = self.dataset.test_images, self.dataset.test_labels
         how: dict[str, Any] = {
             "network": self.network,
@@ -535,7 +468,7 @@ class _Job:
         # A finished run takes the time it needs, unless it is told to stop meanwhile.
         seconds = EVALUATION_SECONDS if reporter.state == "stopped" else math.inf
         began, signals = time.monotonic(), reporter.signals
-        result = evaluate(
+        result = self.tested or evaluate(
             self.model,
             images,
             labels,
@@ -554,8 +487,8 @@ class _Job:
                 accuracy=result.accuracy,
                 attempt=self._attempt,
             )
-        speed = measured / max(time.monotonic() - began, 1e-3)
-        probe = slice(max(LEAST_PROBE, min(MOST_PROBE, int(speed * PROBE_SECONDS))))
+        affordable = int(PROBE_SECONDS / (seconds_per_image(self.network) * FORWARD_SHARE))
+        probe = slice(max(LEAST_PROBE, min(MOST_PROBE, affordable)))
         diagnosis = diagnose(self.model, images[probe], labels[probe], **how)
         # That a few steps were not enough to learn is no news; that maps are dead is.
         if diagnosis and (reporter.state == "finished" or diagnosis.dead_class_maps):

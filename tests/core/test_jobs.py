@@ -19,9 +19,19 @@ import pytest
 
 from nin_core import PRESETS, ConfigError, jobs, worker
 from nin_core.evaluation import confusion_matrix, read_logits
-from nin_core.jobs import advance, is_alive, log_path, start_run, stop_run, this_host, this_worker
+from nin_core.jobs import (
+    advance,
+    is_alive,
+    log_path,
+    pause_run,
+    resume_run,
+    start_run,
+    stop_run,
+    this_host,
+    this_worker,
+)
 from nin_core.recipes import RECIPES
-from nin_core.store import Run, RunStore, StoreError, WorkerId, now
+from nin_core.store import Run, RunStore, StateError, StoreError, WorkerId, now
 
 # Small enough for one thread and a few milliseconds a step.
 NETWORK = PRESETS["nin-28"].with_widths((6, 8, 8))
@@ -80,8 +90,7 @@ def fake_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
 
 @pytest.mark.slow
 def test_a_run_from_start_to_evaluation(store):
-    from safetensors.torch import load
-
+    from nin_core.checkpoints import load_weights
     from nin_core.data import load_dataset
     from nin_core.model import build_nin
     from nin_core.training import evaluate
@@ -100,7 +109,7 @@ def test_a_run_from_start_to_evaluation(store):
     # What is stored is what was trained: the same weights give the stored figures again.
     dataset = load_dataset("shapes")
     model = build_nin(NETWORK)
-    model.load_state_dict(load(checkpoint.blob))
+    model.load_state_dict(load_weights(checkpoint.blob))
     images, labels = dataset.test_images, dataset.test_labels
     again = evaluate(model, images, labels, network=NETWORK, mean=dataset.mean, std=dataset.std)
     stored = store.load_evaluation(run_id)
@@ -178,6 +187,55 @@ def test_a_worker_without_a_run_says_so(store, arguments, capsys):
     assert capsys.readouterr().err.strip()
 
 
+def outcome(store: RunStore, run_id: int) -> tuple[list[tuple], dict[str, bytes]]:
+    """What a run has measured and learned, to the bit; not how long it took."""
+    from nin_core.checkpoints import load_weights
+
+    run = store.get(run_id)
+    assert run.state == "finished", run.error
+    rows = [
+        replace(row, id=0, seconds=0.0, examples_per_second=None) for row in store.metrics(run_id)
+    ]
+    tensors = load_weights(store.load_checkpoint(run_id).blob)
+    return rows, {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+
+
+@pytest.mark.slow
+def test_a_killed_and_a_paused_run_end_as_if_they_had_not_been(store):
+    """One run straight through; one killed twice; one paused: the same curves and weights."""
+    network = replace(NETWORK, dropout=0.3)
+    train = RECIPES["fast"].configure(network, epochs=4, subset=2560, use_dropout=True)
+    straight = start_run(store, network, train, "shapes")
+    wait_state(store, straight, "finished")
+    expected = outcome(store, wait_free(store, straight).id)
+
+    killed = start_run(store, network, train, "shapes")
+    for epoch in (1, 2):
+        run = wait_for(
+            lambda epoch=epoch: (
+                (r := store.get(killed)).epoch > epoch and r.has_checkpoint and r.worker_pid and r
+            ),
+            f"epoch {epoch} of run {killed}",
+        )
+        os.kill(run.worker_pid, signal.SIGKILL)
+        assert wait_state(store, killed, "interrupted").worker is None
+        resume_run(store, killed)
+        assert store.get(killed).error is None
+    wait_state(store, killed, "finished")
+    assert outcome(store, wait_free(store, killed).id) == expected
+
+    paused = start_run(store, network, train, "shapes")
+    wait_for(lambda: store.get(paused).step > 3, "a few steps")
+    pause_run(store, paused)
+    run = wait_free(store, paused)
+    assert (run.state, run.has_evaluation) == ("paused", False)
+    resume_run(store, paused)
+    wait_state(store, paused, "finished")
+    assert outcome(store, wait_free(store, paused).id) == expected
+    with pytest.raises(StateError, match="finished: only a run that is failed, interrupted"):
+        resume_run(store, paused)
+
+
 # --- the work, in this process ----------------------------------------------------------------
 
 
@@ -205,10 +263,10 @@ class Work:
 def test_a_stop_does_not_wait_for_the_step(store, monkeypatch):
     """The third step blocks; the run is stopped all the same, with the weights of the second."""
     import torch
-    from safetensors.torch import load
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     from nin_core import model as model_module
+    from nin_core.checkpoints import load_weights
 
     build = model_module.build_nin
     blocked, go = threading.Event(), threading.Event()
@@ -242,12 +300,12 @@ def test_a_stop_does_not_wait_for_the_step(store, monkeypatch):
     work = Work(store)
     assert blocked.wait(120)
     hook.remove()
-    store.request_stop(work.run_id)
+    store.request(work.run_id, "stopped")
     run = wait_state(store, work.run_id, "stopped")
     assert not go.is_set()
     checkpoint = store.load_checkpoint(work.run_id)
     assert checkpoint.step == 2
-    weights = load(checkpoint.blob)
+    weights = load_weights(checkpoint.blob)
     assert weights.keys() == after_second.keys()
     assert all(torch.equal(weights[name], after_second[name]) for name in weights)
     go.set()
@@ -273,7 +331,7 @@ def test_metrics_wait_for_a_store_that_fails_for_a_while(store, monkeypatch):
     monkeypatch.setattr(store, "add_metrics", flaky)
     work = Work(store)
     assert written.wait(180)
-    store.request_stop(work.run_id)
+    store.request(work.run_id, "stopped")
     assert work.join().state == "stopped"
     assert not failures
     rows = store.metrics(work.run_id)
@@ -308,11 +366,11 @@ def test_an_end_is_written_as_soon_as_the_store_can(store, monkeypatch):
 def test_a_failure_is_a_sentence_and_a_log(store, monkeypatch, error, sentence):
     from nin_core import training
 
-    def fit(*args, **kwargs):
+    def events(self):
         raise error
         yield
 
-    monkeypatch.setattr(training, "fit", fit)
+    monkeypatch.setattr(training.Training, "events", events)
     run = Work(store, SHORT).join()
     assert run.state == "failed"
     assert run.error.startswith(sentence)

@@ -132,23 +132,63 @@ def test_a_forbidden_transition_writes_nothing_at_all(store):
 
 def test_stop_before_training_is_immediate_and_later_a_wish(store):
     waiting = new_run(store)
-    assert store.request_stop(waiting) == "stopped"
+    assert store.request(waiting, "stopped") == "stopped"
     assert store.claim(waiting, WORKER) is None
     loading, attempt = running(store)
     store.note(loading, attempt, phase="loading PyTorch")
-    assert store.request_stop(loading) == "stopped"
+    assert store.request(loading, "stopped") == "stopped"
     with pytest.raises(ClaimLost):
         store.add_metrics(loading, [step_row(1)], attempt=attempt)
     training, attempt = running(store)
     store.note(training, attempt, phase="training")
-    assert store.request_stop(training) == "running"
+    assert store.request(training, "stopped") == "running"
     assert store.desired_state(training) == "stopped"
     assert store.signal(training, attempt) == ("running", "stopped")
     asked = store.get(training).desired_at
-    store.request_stop(training)
+    store.request(training, "stopped")
     assert store.get(training).desired_at == asked  # asking twice does not start the clock again
     store.transition(training, "stopped", attempt=attempt)
-    assert store.request_stop(training) == "stopped"
+    assert store.request(training, "stopped") == "stopped"
+
+
+def test_a_resumed_run_is_back_at_its_checkpoint(store):
+    run_id = store.create(NETWORK, TRAIN, "shapes")
+    attempt = store.claim(run_id, WORKER)
+    rows = [
+        MetricRow("step", 1, 10, 1.0, 2.0, 0.1, 2.1, 0.2, 100),
+        MetricRow("step", 1, 20, 2.0, 1.5, 0.3),
+        MetricRow("epoch", 1, 20, 2.5, 1.7, 0.2, 1.4, 0.4, 1000),
+        MetricRow("step", 2, 30, 3.0, 1.0, 0.5),
+    ]
+    info = {"event_due": False, "epoch_ended": False}
+    store.add_metrics(run_id, rows[:2], attempt=attempt)
+    store.add_metrics(run_id, rows[2:], attempt=attempt, checkpoint=Checkpoint(20, 1, b"w", info))
+    with pytest.raises(StateError, match="is running: only a run that is failed, interrupted"):
+        store.resume(run_id)
+    assert store.lose(store.get(run_id), "Its worker was killed.")
+    store.resume(run_id)
+    run = store.get(run_id)
+    assert (run.state, run.desired_state, run.error) == ("queued", "running", None)
+    # The checkpoint was taken before the epoch's test: that comes again.
+    assert [(row.kind, row.step) for row in store.metrics(run_id)] == [("step", 10), ("step", 20)]
+    assert (run.step, run.train_loss, run.test_accuracy) == (20, 1.5, 0.2)
+    with pytest.raises(ClaimLost):
+        store.heartbeat(run_id, attempt)
+    assert store.claim(run_id, WORKER) == attempt + 1
+
+
+def test_without_a_checkpoint_a_resumed_run_begins_anew(store):
+    run_id = store.create(NETWORK, TRAIN, "shapes")
+    attempt = store.claim(run_id, WORKER)
+    store.add_metrics(run_id, [MetricRow("step", 1, 10, 1.0, 2.0, 0.1)], attempt=attempt)
+    store.transition(run_id, "failed", attempt=attempt, error="Memory ran out.")
+    with pytest.raises(StateError, match="try again in a moment"):
+        store.resume(run_id)  # its process has not ended
+    store.release(run_id, attempt)
+    store.resume(run_id)
+    run = store.get(run_id)
+    assert store.metrics(run_id) == []
+    assert (run.step, run.train_loss, run.seconds) == (0, None, 0.0)
 
 
 def test_a_sleeping_worker_takes_its_run_back_but_not_from_another(store):
@@ -211,7 +251,7 @@ def test_delete_takes_everything_and_not_a_run_at_work(store):
         lambda s: s.log(7),
         lambda s: s.delete(7),
         lambda s: s.claim(7, WORKER),
-        lambda s: s.request_stop(7),
+        lambda s: s.request(7, "stopped"),
         lambda s: s.desired_state(7),
         lambda s: s.transition(7, "failed"),
         lambda s: s.add_metrics(7, [step_row(1)]),

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
+from safetensors.torch import save
 from torch import nn
 from torch.nn import functional
 
@@ -24,6 +25,7 @@ from nin_core import (
     fit,
     summarize,
 )
+from nin_core.checkpoints import pack, unpack
 from nin_core.data import Dataset, prepare
 from nin_core.estimate import (
     event_interval,
@@ -38,6 +40,7 @@ from nin_core.training import (
     DivergedError,
     EpochEvent,
     StepEvent,
+    Training,
     choose_threads,
     diagnose,
     evaluate,
@@ -347,6 +350,70 @@ def test_a_tutorial_step_is_plain_gradient_descent():
     for got, start in zip(model.parameters(), expected.parameters(), strict=True):
         wanted = start - 0.1 * start.grad
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "batch_norm"), [("sgd", True), ("sgd", False), ("adamw", False)]
+)
+def test_a_training_that_goes_on_is_the_one_that_never_stopped(
+    optimizer: str, batch_norm: bool
+) -> None:
+    """From the state after every single step, through bytes: equal events, equal weights."""
+    network = toy_network(batch_norm=batch_norm, dropout=0.4)
+    momentum = {"momentum": 0.9, "nesterov": optimizer == "sgd", "optimizer": optimizer}
+    config = RECIPES["fast"].configure(
+        network, epochs=2, batch_size=50, use_dropout=True, **momentum
+    )
+
+    def training(**more: object) -> tuple[nn.Module, Training]:
+        model = build_nin(network)
+        return model, Training(model, toy_dataset(), config, network=network, device="cpu", **more)
+
+    states: list[bytes] = []
+    model, whole = training()
+    take_step = whole._take_step
+
+    def take_and_keep(*batch: object) -> None:
+        take_step(*batch)
+        states.append(pack(whole.state()))
+
+    whole._take_step = take_and_keep
+    events = [without_clock(event) for event in whole.events()]
+    assert len(states) == whole.total_steps == 12
+    states.append(pack(whole.state()))
+    assert [unpack(blob).event_due for blob in states[:2]] == [True, whole._interval == 1]
+
+    for blob in states:
+        state = unpack(blob)
+        again, rest = training(state=state)
+        tail = [without_clock(event) for event in rest.events()]
+        done = sum(
+            event["step"] < state.step
+            or (event["step"] == state.step and not state.event_due and "test_examples" in event)
+            or (event["step"] == state.step and state.epoch_ended)
+            for event in events
+        )
+        assert tail == events[done:]
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_a_state_of_another_network_is_refused() -> None:
+    network = toy_network()
+    config = RECIPES["fast"].configure(network, epochs=1)
+    training = Training(build_nin(network), toy_dataset(), config, network=network, device="cpu")
+    assert training.state() is None
+    list(training.events())
+    state = training.state()
+    wider = toy_network(
+        blocks=(network.blocks[0], BlockConfig((9, 3), kernel_size=3, padding=1)),
+    )
+    with pytest.raises(ConfigError, match="starting a new run would work"):
+        Training(build_nin(wider), toy_dataset(), config, network=wider, device="cpu", state=state)
+    with pytest.raises(ConfigError, match="holds no training"):
+        unpack(save(state.weights))
+    with pytest.raises(ConfigError, match="holds no training"):
+        unpack(b"nothing of the kind")
 
 
 def test_stopping_ends_between_steps():
