@@ -28,10 +28,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .checkpoints import load_weights
 from .checks import ConfigError
 from .config import GlobalPool, NiNConfig
 from .model import build_nin
@@ -55,7 +55,7 @@ def load_model(network: NiNConfig, checkpoint: bytes) -> nn.Sequential:
             another shape than the network's.
     """
     try:
-        tensors = load_safetensors(checkpoint)
+        tensors = load_weights(checkpoint)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise ConfigError(
             "the checkpoint cannot be read as safetensors, so it is damaged; train the run again.",
