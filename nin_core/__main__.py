@@ -30,7 +30,7 @@ from .recipes import RECIPES
 from .summary import summarize
 
 if TYPE_CHECKING:
-    from .store import Run
+    from .store import Run, RunStore
     from .training import EpochEvent, StepEvent
 
 EVENT_FIELDS = (
@@ -213,8 +213,14 @@ def _runs(options: argparse.Namespace) -> int:
     from .jobs import advance
     from .store import RunStore, StoreError
 
+    if (options.action_name is None) != (options.run is None):
+        raise CommandError(
+            f"runs needs an action and a run's number, e.g. `runs {options.action_name} 5`."
+        )
     try:
         store = RunStore()
+        if options.action_name is not None:
+            return _change_run(store, options.action_name, options.run)
         advance(store, slots=0)  # whose worker died is said so; nothing is started
         runs = store.list_runs(limit=options.limit)
     except StoreError as error:
@@ -243,6 +249,24 @@ def _runs(options: argparse.Namespace) -> int:
     ]
     head = ("run", "name", "data", "state", "done", "loss", "test", "time", "made", "")
     _print_table(head, rows, right=(0, 4, 5, 6, 7))
+    return 0
+
+
+def _change_run(store: RunStore, action: str, run_id: int) -> int:
+    """Pause, resume, stop or delete one run, and say what it is then."""
+    from . import jobs
+
+    if action == "delete":
+        store.delete(run_id)
+        print(f"Run #{run_id} is deleted.")
+        return 0
+    {"pause": jobs.pause_run, "resume": jobs.resume_run, "stop": jobs.stop_run}[action](
+        store, run_id
+    )
+    run = store.get(run_id)
+    wanted = run.desired_state
+    waits = run.state == "running" and wanted != "running"
+    print(f"Run #{run_id} is {run.state}{f' and about to be {wanted}' if waits else ''}.")
     return 0
 
 
@@ -409,7 +433,15 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--subset", type=int, help="number of training images to use")
     train.add_argument("--run-name", help="what to call the run")
 
-    runs = add("runs", _runs, "the runs in the store, newest first")
+    runs = add("runs", _runs, "list the runs in the store, newest first, or change one")
+    runs.add_argument(
+        "action_name",
+        nargs="?",
+        choices=("pause", "resume", "stop", "delete"),
+        metavar="pause|resume|stop|delete",
+        help="what to do with one run; without it they are listed",
+    )
+    runs.add_argument("run", nargs="?", type=int, metavar="NUMBER", help="the run's number")
     runs.add_argument("--limit", type=int, default=50, help="how many at most (50)")
     runs.add_argument("--json", action="store_true", help="JSON lines on stdout")
 

@@ -30,7 +30,7 @@ import streamlit as st
 
 from nin_core import ConfigError, NiNConfig, estimate, jobs, preset_name, summarize
 from nin_core.datasets import DATASETS
-from nin_core.store import RunNotFound, StoreError
+from nin_core.store import RESUMABLE, RunNotFound, StoreError
 from ui import architecture, frame, numbers, resources, theme
 from ui.components import plot
 from ui.curves import History, training_figure
@@ -48,6 +48,7 @@ _NOTICE = "tr:notice"
 STATES: dict[str, tuple[str, str]] = {  # icon and colour of a badge
     "queued": (":material/hourglass_empty:", "gray"),
     "running": (":material/play_arrow:", "blue"),
+    "paused": (":material/pause:", "gray"),
     "finished": (":material/check:", "green"),
     "stopped": (":material/stop:", "orange"),
     "interrupted": (":material/link_off:", "violet"),
@@ -327,25 +328,64 @@ def _status(seen: _Seen) -> None:
         _progress(run, " · ".join(parts))
     elif run.worker is not None:
         st.caption("Measuring it on the test set …")
+    elif run.state in RESUMABLE and run.problem is None:
+        _go_on(run)
+
+
+def _go_on(run: Run) -> None:
+    """Offer to let the run train on from where it was."""
+    kept = run.has_checkpoint and run.step
+    where = f"after step {run.step:,} of {run.total_steps:,}" if kept and run.total_steps else ""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        _button(
+            "Resume" if kept else "Start again",
+            run,
+            jobs.resume_run,
+            icon=":material/play_arrow:",
+            help="Goes on to what it would have become without the break, to the bit, on this "
+            "computer."
+            if kept
+            else "It had kept nothing yet, so it begins anew.",
+        )
+        if where:
+            st.caption(f"{run.state.capitalize()} {where}.", width="content")
+
+
+_ENDING = {"stopped": "Stopping …", "paused": "Pausing …"}
 
 
 def _progress(run: Run, text: str) -> None:
-    stopping = run.desired_state == "stopped"
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        st.progress(run.progress, "Stopping …" if stopping else text)
-        st.button(
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        st.progress(run.progress, _ENDING.get(run.desired_state, text))
+        _button(
+            "Pause",
+            run,
+            jobs.pause_run,
+            icon=":material/pause:",
+            disabled=run.desired_state != "running",
+            help="Frees the processor within a second; the run can go on later as if it had never "
+            "been away.",
+        )
+        _button(
             "Stop",
-            key="tr:stop",
+            run,
+            jobs.stop_run,
             icon=":material/stop:",
-            disabled=stopping,
-            on_click=_stop,
-            args=(run.id,),
-            help="Ends the run within a second and keeps what it has learned.",
+            disabled=run.desired_state == "stopped",
+            help="Ends the run within a second, keeps what it has learned and measures it.",
         )
 
 
-def _stop(run_id: int) -> None:
-    attempt("run", jobs.stop_run, resources.store(), run_id)
+def _button(label: str, run: Run, action: Callable[..., Any], **settings: Any) -> None:
+    """A button that does something with a run in the store; a refusal is shown at the run."""
+    st.button(
+        label,
+        key=f"tr:{label.lower()}",
+        on_click=attempt,
+        args=("run", action, resources.store(), run.id),
+        width="content",
+        **settings,
+    )
 
 
 def _messages(seen: _Seen) -> None:
@@ -465,11 +505,12 @@ class Histories:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[int, datetime], History] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, datetime, int], History] = OrderedDict()
 
     def of(self, store: RunStore, run: Run) -> History:
         """All points of `run`, of which only the new ones are read."""
-        key = (run.id, run.created_at)  # another database may give the same numbers
+        # Another database may give the same numbers, and a new attempt takes points back.
+        key = (run.id, run.created_at, run.attempt)
         with self._lock:
             history = self._kept.get(key, History())
         # Two sessions may read the same rows; each extends what it has, so none is added twice.

@@ -333,6 +333,30 @@ def test_stop_is_asked_once(store: RunStore) -> None:
     assert page.get("progress")[0].proto.text == "Stopping …"
 
 
+def test_a_run_that_ended_early_can_go_on(store: RunStore) -> None:
+    run_id, _ = run_of(store, steps=40, phase="training")
+    page = open_page(run=run_id)
+    button(page, "Pause").click().run()
+    assert store.desired_state(run_id) == "paused"
+    assert page.get("progress")[0].proto.text == "Pausing …"
+    store.save_checkpoint(run_id, 30, 1, b"")
+    assert store.lose(store.get(run_id), "Its worker process was killed (SIGKILL).")
+    page = open_page(run=run_id)
+    points = len(store.metrics(run_id))
+    button(page, "Resume").click().run()
+    run = store.get(run_id)
+    assert (run.state, run.desired_state, run.step) == ("queued", "running", 30)
+    assert len(store.metrics(run_id)) < points  # what came after the checkpoint comes again
+
+
+def test_what_cannot_go_on_says_so(store: RunStore) -> None:
+    run_id = ended(store, "stopped")
+    page = open_page(run=run_id)
+    store.resume(run_id)  # in another tab
+    button(page, "Start again").click().run()
+    assert any(f"Run #{run_id} is queued: only a run" in box.value for box in page.error)
+
+
 def test_a_failed_run_says_why_and_keeps_its_log(store: RunStore) -> None:
     run_id = ended(store, "failed", error="Memory ran out.", log="Traceback\nMemoryError")
     page = open_page(run=run_id)

@@ -217,11 +217,11 @@ def test_a_reader_that_goes_away_ends_the_run(store):
 def test_a_failed_run_is_an_error(store, monkeypatch, capsys):
     from nin_core import training
 
-    def fit(*args, **kwargs):
+    def events(self):
         raise RuntimeError("boom")
         yield
 
-    monkeypatch.setattr(training, "fit", fit)
+    monkeypatch.setattr(training.Training, "events", events)
     assert main(["train", *SMALL]) == 2
     assert capsys.readouterr().err == "RuntimeError: boom\n"
     (kept,) = store.list_runs()
@@ -245,6 +245,19 @@ def test_runs_as_a_table_and_as_json(store, capsys):
     (object_,) = lines(capsys.readouterr().out)
     assert (object_["id"], object_["state"]) == (second, "failed")
     assert object_["train"]["recipe"] == "tutorial"
+
+
+def test_a_run_is_paused_and_deleted_by_number(store, capsys):
+    network = PRESETS["nin-slim-128"]
+    run_id = store.create(network, RECIPES["fast"].configure(network), "shapes")
+    assert main(["runs", "pause", str(run_id)]) == 0
+    assert capsys.readouterr().out == f"Run #{run_id} is paused.\n"
+    assert main(["runs", "delete", str(run_id)]) == 0
+    assert store.list_runs() == []
+    assert main(["runs", "resume", str(run_id)]) == 2
+    assert f"There is no run #{run_id}" in capsys.readouterr().err
+    assert main(["runs", "pause"]) == 2
+    assert "`runs pause 5`" in capsys.readouterr().err
 
 
 def test_runs_reads_the_store_of_the_environment(tmp_path, monkeypatch, capsys):

@@ -210,6 +210,22 @@ def test_stop_keeps_what_was_learned_and_other_pages_lose_nothing(
     assert f"run={run_id}" in page.url
 
 
+def test_a_paused_run_goes_on(server: Dashboard, page: Page) -> None:
+    run_id = start_long_run(page, server)
+    button(page, "Pause").click()
+    state(page, "paused")
+    store = RunStore(server.store_url)
+    paused = store.get(run_id)
+    assert paused.step > 0
+    sees(page, f"Paused after step {paused.step:,} of {paused.total_steps:,}.")
+    button(page, "Resume").click()
+    state(page, "running")
+    page.wait_for_timeout(100)
+    points(page, len([row for row in store.metrics(run_id) if row.kind == "step"]) + 2)
+    assert store.get(run_id).step > paused.step
+    stop(page)
+
+
 def test_a_killed_worker_is_shown_as_interrupted(server: Dashboard, page: Page) -> None:
     run_id = start_long_run(page, server)
     worker = RunStore(server.store_url).get(run_id).worker_pid
