@@ -370,6 +370,11 @@ class RunStore:
         #: The file, for SQLite.
         self.path = self._database.path
 
+    @property
+    def database(self) -> Database:
+        """The database itself, for what else is kept in it (`pins`)."""
+        return self._database
+
     def close(self) -> None:
         """Close all connections; the next call opens new ones."""
         self._database.close()
