@@ -141,6 +141,11 @@ def drawings(config: NiNConfig) -> dict[int, str]:
     return {width: network_svg(config, width) for width in WIDTHS}
 
 
+def is_drawn(layer: LayerSummary) -> bool:
+    """Whether the drawing has a volume for this layer."""
+    return layer.kind not in _UNDRAWN
+
+
 def drawn_as(network: NetworkSummary, layer: LayerSummary) -> str:
     """The name of the drawn layer whose volume is also `layer`'s output.
 
@@ -148,7 +153,7 @@ def drawn_as(network: NetworkSummary, layer: LayerSummary) -> str:
     """
     name = layer.name
     for row in network.layers:
-        if row.kind not in _UNDRAWN:
+        if is_drawn(row):
             name = row.name
         if row.name == layer.name:
             break
@@ -206,7 +211,7 @@ def _pieces(config: NiNConfig, size: Size) -> tuple[_Piece, ...]:
     network, warnings = _facts(config)
     scale = scale_for(network, size)
     rows = network.layers
-    drawn = [row for row in rows if row.kind not in _UNDRAWN]
+    drawn = [row for row in rows if is_drawn(row)]
     following = dict(zip((row.name for row in drawn), drawn[1:], strict=False))
     pieces = [_Piece("input", (_input(config, scale, drawn[0]),))]
     last = len(config.blocks)

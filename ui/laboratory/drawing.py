@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from nin_core import NiNConfig
-from ui import diagram, notes
-from ui.components import svg
+from nin_core import LayerSummary, NetworkSummary, NiNConfig
+from nin_core.receptive_field import Step, layer_step, skips_pixels
+from nin_core.sample_image import sample_image
+from ui import diagram, notes, numbers, theme
+from ui.components import FieldLayer, field, svg
 from ui.laboratory import Subject, selection
 
 
@@ -24,6 +26,44 @@ def show(subject: Subject) -> None:
     )
     st.caption(_how_to_read(config))
     warnings(notes.field_note(network), notes.flooring_note(network))
+    receptive_fields(network, chosen)
+
+
+def receptive_fields(network: NetworkSummary, chosen: LayerSummary | None) -> None:
+    """One cell of a map and the pixels that it sees, on a picture."""
+    st.subheader("What one value sees")
+    st.caption(
+        "Point at a cell of the map, tap it or use the arrow keys: the bright part of the picture "
+        "is all that can change this cell's values; hatched is what of its receptive field is "
+        "padding. The picture is an example, the place does not depend on it."
+    )
+    size = network.input_shape[1]
+    sample = sample_image()
+    side = len(sample.pixels)
+    resized = "" if side == size else f" resized to {size}×{size}, as the network gets it"
+    field(
+        field_layers(network),
+        sample.pixels,
+        image_size=size,
+        key="architecture:field",
+        layer=diagram.drawn_as(network, chosen or notes.last_convolution(network)),
+        caption=f"{sample.title}, {side}×{side}{resized}.",
+        on_click=selection.select,
+    )
+
+
+def field_layers(network: NetworkSummary) -> list[FieldLayer]:
+    """The layers whose maps can be pointed at: those with a volume in the drawing."""
+    layers: list[FieldLayer] = []
+    steps: list[Step] = []
+    for layer in filter(diagram.is_drawn, network.layers):
+        step = layer_step(layer)
+        if step is not None:
+            steps.append(step)
+        title = f"{layer.name} · {numbers.shape(layer.output_shape)}"
+        color = theme.LAYER_COLORS[layer.kind]
+        layers.append(FieldLayer(layer.name, title, color, step, skips_pixels(steps)))
+    return layers
 
 
 def warnings(*sentences: str | None) -> None:
