@@ -3,6 +3,7 @@
 import streamlit as st
 
 from ui import feature_maps, feature_subject, frame
+from ui.feature_views import Scene
 
 config = frame.begin()
 st.title("Feature maps")
@@ -14,8 +15,7 @@ left, right = st.columns([3, 7], gap="large")
 with frame.guarded():
     with left:
         subject = feature_subject.choose_network(config)
-        picture = feature_subject.choose_picture(subject)
-        feature_maps.show_answer(subject, picture)
+        scene = Scene(subject, feature_subject.choose_picture(subject))
+        feature_maps.show_answer(scene)
     with right:
-        feature_maps.show_layer(subject, picture)
-    feature_maps.show_class_maps(subject, picture)
+        feature_maps.view()(scene)

@@ -24,13 +24,19 @@ from streamlit.testing.v1 import AppTest
 from nin_core import PRESETS, BlockConfig, NiNConfig, PoolConfig
 from nin_core.data import Dataset, DatasetStatus, load_dataset
 from nin_core.datasets import DATASETS
-from nin_core.features import class_maps, extract_feature_maps, pixel_trace, untrained_model
+from nin_core.features import (
+    class_maps,
+    extract_feature_maps,
+    pooled_as,
+    strongest_activations,
+    untrained_model,
+)
 from nin_core.images import to_network_input
 from nin_core.recipes import RECIPES
 from nin_core.store import RunStore, WorkerId
 from tests.conftest import dashboard
 from ui.components.sprite import quantise
-from ui.feature_maps import stages
+from ui.feature_views.stages import stages
 
 UPLOAD = "PNG or JPEG, at most 5 MB and 4 megapixels"
 NETWORK = NiNConfig(
@@ -87,6 +93,12 @@ def opened(**query: str) -> AppTest:
     return app
 
 
+def show(app: AppTest, view: str) -> AppTest:
+    app.main.segmented_control(key="fm:view").set_value(view).run()
+    assert not app.exception
+    return app
+
+
 def widget(app: AppTest, kind: str, label: str) -> Any:
     found = [w for w in app.main.get(kind) if w.label == label]
     assert len(found) == 1, f"{len(found)} {kind} with the label {label}"
@@ -99,6 +111,10 @@ def said(app: AppTest, kind: str) -> str:
 
 def tables(app: AppTest) -> list[str]:
     return [html.proto.body for html in app.main.get("html") if "<table" in html.proto.body]
+
+
+def pooling_table(app: AppTest) -> str:
+    return next(table for table in tables(app) if "Logits and probabilities" in table)
 
 
 def pictures(app: AppTest) -> dict[str, tuple[dict[str, Any], np.ndarray]]:
@@ -159,9 +175,9 @@ class TestFirstStart:
         assert "No run has weights yet" in said(app, "caption")
         assert widget(app, "selectbox", "Network").value == "untrained"
         assert "Untrained, it would say" in said(app, "markdown")
-        shown = pictures(app)
-        assert shown["fm-after"][0]["shape"] == [6, 30, 30]
-        assert shown["fm-classes"][0]["shape"] == [10, 2, 2]
+        assert pictures(app)["fm-after"][0]["shape"] == [6, 30, 30]
+        assert pictures(show(app, "lens"))["fm-lens"][0]["shape"] == [6, 30, 30]
+        assert pictures(show(app, "answer"))["fm-classes"][0]["shape"] == [10, 2, 2]
 
     def test_the_sidebars_network_and_the_seed_decide(self) -> None:
         app = opened(net="nin-28")
@@ -185,15 +201,16 @@ class TestFirstStart:
 
     @pytest.mark.parametrize("query", [{"net": "nin-cifar10"}, {"net": "nin-28", "in": "4"}])
     def test_other_numbers_of_input_channels(self, query: dict[str, str]) -> None:
-        assert "fm-classes" in pictures(opened(**query))
+        assert "fm-classes" in pictures(opened(**query, view="answer"))
 
     def test_other_numbers_of_classes(self) -> None:
-        app = opened(net="nin-28", classes="7", blocks="8-8_k5s2p2~8-7_k3s1p1")
-        assert "Class 6" in tables(app)[-1]
+        app = opened(net="nin-28", classes="7", blocks="8-8_k5s2p2~8-7_k3s1p1", view="answer")
+        assert "Class 6" in pooling_table(app)
         assert pictures(app)["fm-classes"][0]["labels"] == [f"Class {i}" for i in range(7)]
 
     def test_of_many_classes_the_strongest_are_shown(self) -> None:
-        app = opened(net="nin-28", classes="100", blocks="8-8_k5s2p2~8-100_k3s1p1")
+        query = {"net": "nin-28", "classes": "100", "blocks": "8-8_k5s2p2~8-100_k3s1p1"}
+        app = opened(**query, view="answer")
         assert pictures(app)["fm-classes"][0]["shape"][0] == 12
         assert "Of 100 classes" in said(app, "caption")
 
@@ -213,7 +230,7 @@ class TestFirstStart:
     def test_a_block_without_1x1_layers_and_a_network_of_one_block(self) -> None:
         app = opened(net="nin-28", blocks="10_k28s1p0")
         assert pictures(app)["fm-after"][0]["shape"] == [10, 1, 1]
-        assert not app.main.get("dataframe")
+        assert "no 1×1 convolutions" in said(show(app, "lens"), "info")
 
 
 def only_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,57 +285,27 @@ class TestRuns:
                     assert "fm-before" not in shown
 
         answer = class_maps(model, image)
-        data, numbers = pictures(app)["fm-classes"]
+        data, numbers = pictures(show(app, "answer"))["fm-classes"]
         np.testing.assert_array_equal(numbers, quantise(answer.maps)[0])
         captions = [float(caption.replace("−", "-")) for caption in data["captions"]]
         assert captions == pytest.approx(answer.logits.tolist(), rel=5e-4)  # four digits
         assert data["selected"] == answer.logits.argmax()
         for probability in answer.probabilities:
-            assert f"{probability * 100:.1f}\u00a0%" in tables(app)[-1]
+            assert f"{probability * 100:.1f}\u00a0%" in pooling_table(app)
 
-    def test_a_pixel_is_traced(self, store: RunStore) -> None:
-        run = add_run(store)
-        model = untrained_model(NETWORK, seed=run)
-        image = fed(NETWORK, shape_image())
+    def test_a_pixel_that_was_clicked_leads_to_the_lens(self, store: RunStore) -> None:
+        add_run(store)
         app = opened()
         widget(app, "selectbox", "Layer").set_value("block1.relu_1").run()
-        widget(app, "number_input", "Pixel's row").set_value(3)
-        widget(app, "number_input", "Pixel's column").set_value(9).run()
-        assert not app.exception
-        assert "Pixel (3, 9) through block 1" in said(app, "markdown")
-        trace = pixel_trace(model, image, 1, 3, 9)
-        table = app.main.get("dataframe")[0].value
-        np.testing.assert_allclose(table["x"].dropna(), trace.inputs, atol=1e-4)
-        for number, step in enumerate(trace.steps, start=1):
-            for name, values in (
-                ("W·x + b", step.linear),
-                ("norm", step.normalized),
-                ("ReLU", step.outputs),
-            ):
-                shown = table[f"{number}: {name}"].dropna()
-                np.testing.assert_allclose(shown, values, atol=1e-4)
-
-    def test_a_click_chooses_the_pixel_and_the_channel_that_is_worked_out(
-        self, store: RunStore
-    ) -> None:
-        run = add_run(store)
-        app = opened()
-        widget(app, "selectbox", "Layer").set_value("block1.relu_1").run()
-        app.session_state["fm:pixel"] = (12, 1)
-        app.session_state["fm:channel"] = ("block1.conv1x1_1", 6)
+        assert "Click a pixel in a map to follow it" in said(app, "caption")
+        app.session_state["fm:clicked"] = ("block1.relu_1", 6, 12, 1)
         app.run()
-        assert widget(app, "number_input", "Pixel's row").value == 12
-        assert widget(app, "number_input", "Pixel's column").value == 1
-        step = pixel_trace(
-            untrained_model(NETWORK, seed=run), fed(NETWORK, shape_image()), 1, 12, 1
-        ).steps[0]
-        result = f"{step.linear[6]:.4g}".replace("-", "−")
-        assert "1×1 convolution 1, channel 6: W·x + b = " in said(app, "markdown")
-        assert f"= **{result}**" in said(app, "markdown")
-        # A place that the next block's smaller maps do not have is forgotten there.
-        app.session_state["fm:pixel"] = (13, 13)
-        widget(app, "selectbox", "Layer").set_value("block2.conv1x1_1").run()
+        widget(app, "button", "Follow pixel (12, 1) through the 1×1 lens").click().run()
         assert not app.exception
+        assert app.query_params["view"] == "lens"
+        assert "Pixel (12, 1) through block 1" in said(app, "markdown")
+        assert widget(app, "selectbox", "Maps to click in").value == "block1.relu_1"
+        assert widget(app, "number_input", "Output channel").value == 6
 
     def test_next_goes_through_the_class_and_starts_again(self, store: RunStore) -> None:
         add_run(store)
@@ -376,7 +363,7 @@ class TestRuns:
         add_run(store, network, weights=save(state))
         app = opened()
         assert "All logits are equal" in said(app, "warning")
-        assert tables(app)[-1].count("all zero") == 10
+        assert pooling_table(show(app, "answer")).count("all zero") == 10
 
     def test_one_trained_without_standardising(self, store: RunStore) -> None:
         train = replace(RECIPES["fast"].configure(NETWORK), standardize=False)
@@ -397,7 +384,7 @@ class TestRuns:
         app = opened()
         assert "CIFAR-10 is not on this computer" in said(app, "info")
         assert widget(app, "selectbox", "Class").options[0] == "Circle"
-        labels = pictures(app)["fm-classes"][0]["labels"]
+        labels = pictures(show(app, "answer"))["fm-classes"][0]["labels"]
         assert labels == list(DATASETS["cifar10"].class_names)
         assert ": right" not in said(app, "markdown")
 
@@ -421,7 +408,55 @@ def test_a_store_that_cannot_be_opened(
     monkeypatch.setenv("NIN_DATABASE_URL", f"sqlite:///{tmp_path}/file/runs.db")
     app = opened()
     assert "Runs cannot be shown" in said(app, "warning")
-    assert "fm-classes" in pictures(app)
+    assert "fm-after" in pictures(app)
+
+
+def test_the_view_is_in_the_url_and_an_unknown_one_is_said(store: RunStore) -> None:
+    app = opened(view="answer")
+    assert app.query_params["view"] == "answer"
+    assert show(app, "maps").query_params["view"] == "maps"
+    assert "There is no view 'attic'" in said(opened(view="attic"), "warning")
+
+
+class TestAnswer:
+    @pytest.fixture
+    def model(self, store: RunStore) -> torch.nn.Sequential:
+        return untrained_model(NETWORK, seed=add_run(store))
+
+    def test_the_other_pooling_is_an_experiment(self, model: torch.nn.Sequential) -> None:
+        answer = class_maps(model, fed(NETWORK, shape_image()))
+        app = opened(view="answer")
+        assert "Sum ÷ n" in pooling_table(app)
+        widget(app, "button_group", "Pool by").set_value("max").run()
+        assert not app.exception
+        assert "is an experiment" in said(app, "caption")
+        assert "Largest at" in pooling_table(app)
+        for logit in pooled_as(answer, "max").logits:
+            assert f">{logit:.4g}<".replace("-", "−") in pooling_table(app)
+
+    def test_only_the_strongest_tenth(self, model: torch.nn.Sequential) -> None:
+        answer = class_maps(model, fed(NETWORK, shape_image()))
+        app = opened(view="answer")
+        widget(app, "toggle", "Only the top 10 % of activations").set_value(True).run()
+        assert not app.exception
+        expected = strongest_activations(answer.maps)
+        np.testing.assert_array_equal(pictures(app)["fm-classes"][1], quantise(expected)[0])
+        assert f"Of the {(expected != 0).sum()} strongest activations" in said(app, "caption")
+
+    def test_any_class_can_be_followed(self, model: torch.nn.Sequential) -> None:
+        answer = class_maps(model, fed(NETWORK, shape_image()))
+        app = opened(view="answer")
+        chosen = widget(app, "selectbox", "Class to follow")
+        assert chosen.value == answer.logits.argmax()
+        chosen.set_value(int(answer.logits.argmin())).run()
+        assert not app.exception
+        name = DATASETS["shapes"].class_names[answer.logits.argmin()]
+        n = answer.maps[0].size
+        logit = f"{answer.logits.min():.4g}".replace("-", "−")
+        words = said(app, "caption")
+        assert f"{name}'s logit is the sum of its" in words
+        assert f" ÷ {n} = {logit}." in words
+        assert pictures(app)["fm-classes"][0]["selected"] == answer.logits.argmin()
 
 
 class TestUploads:

@@ -43,6 +43,7 @@ function newSprite(key) {
   const frame = element(root, "div", "frame");
   const grid = element(frame, "div", "grid");
   const canvas = element(grid, "canvas", "canvas");
+  const pixels = element(grid, "canvas", "pixels");
   const mark = element(grid, "div", "mark");
   const cell = element(grid, "div", "cell");
   const tip = element(root, "div", "tip");
@@ -53,8 +54,9 @@ function newSprite(key) {
   said.setAttribute("aria-live", "polite");
 
   const sprite = {
-    key, root, title, low, bar, high, notes, frame, grid, canvas, mark, cell, tip, said,
+    key, root, title, low, bar, high, notes, frame, grid, canvas, pixels, mark, cell, tip, said,
     data: null, arrays: null, layout: null, selected: null, asked: null, under: null,
+    pixel: null, // [row, column], marked in every map
   };
   sprite.observer = new ResizeObserver(() => sprite.arrays && draw(sprite));
   sprite.observer.observe(root);
@@ -106,6 +108,13 @@ async function update(sprite, data) {
     if (data.selected !== null) sprite.selected = data.selected;
   }
   if (sprite.selected >= data.shape[0]) sprite.selected = null;
+  // The same for the marked pixel, but that Python can take it away.
+  if (String(data.pixel) !== sprite.askedPixel) {
+    sprite.askedPixel = String(data.pixel);
+    sprite.pixel = data.pixel;
+  }
+  // What paints the canvas: a mark that moves does not.
+  sprite.painting = JSON.stringify({ ...data, selected: null, pixel: null });
   draw(sprite);
 }
 
@@ -117,17 +126,18 @@ function draw(sprite) {
   const theme = themeOf(sprite.root);
   const look = ["text-color", "background-color", "chart-sequential-colors"].map(theme.read).join();
   const ratio = window.devicePixelRatio || 1;
-  const { data, arrays } = sprite;
+  const { data, arrays, painting } = sprite;
   const same = sprite.drawn;
-  if (same?.arrays !== arrays || same.data !== data || same.available !== available
+  if (same?.arrays !== arrays || same.painting !== painting || same.available !== available
       || same.look !== look || same.ratio !== ratio) {
     sprite.layout = arrange(data, available, ratio);
     paint(sprite, theme);
     describe(sprite);
     leave(sprite);
-    sprite.drawn = { arrays, data, available, look, ratio };
+    sprite.drawn = { arrays, painting, available, look, ratio };
   }
   outline(sprite);
+  markPixel(sprite, theme);
 }
 
 /** Where every map goes. Lengths are in device pixels, so that every cell is a whole number. */
@@ -410,7 +420,7 @@ function describe(sprite) {
   sprite.grid.setAttribute(
     "aria-label",
     `${data.title || (data.image ? "Class maps" : "Feature maps")}: ${channels} maps. ` +
-      "Arrow keys select one.",
+      `Arrow keys select one${data.pixel ? "; with Shift they move the marked pixel" : ""}.`,
   );
 }
 
@@ -507,6 +517,31 @@ function outline({ mark, layout, selected }) {
   }
 }
 
+/** A ring around the marked pixel in every map. */
+function markPixel({ pixels, pixel, layout, data }, theme) {
+  pixels.style.display = pixel ? "block" : "none";
+  if (!pixel) return;
+  pixels.width = layout.width; // which also empties it
+  pixels.height = layout.height;
+  pixels.style.width = `${layout.width / layout.ratio}px`;
+  pixels.style.height = `${layout.height / layout.ratio}px`;
+  const context = pixels.getContext("2d");
+  const line = Math.max(1, Math.round(layout.ratio));
+  const side = Math.max(layout.cell, 3 * line);
+  const [row, column] = pixel;
+  for (let channel = 0; channel < data.shape[0]; channel++) {
+    const [left, top] = corner(layout, channel);
+    const x = left + column * layout.cell + (layout.cell - side) / 2;
+    const y = top + row * layout.cell + (layout.cell - side) / 2;
+    for (const [color, out] of [["background-color", 1.5], ["text-color", 0.5]]) {
+      const away = out * line;
+      context.lineWidth = line;
+      context.strokeStyle = theme.read(color);
+      context.strokeRect(x - away, y - away, side + 2 * away, side + 2 * away);
+    }
+  }
+}
+
 /** Whether the outline is a statement of the page's, which only the arrow keys leave for a while. */
 function isPythons({ data }) {
   return !data.clicks && data.selected !== null;
@@ -516,6 +551,10 @@ function isPythons({ data }) {
 function select(sprite, spot, pause) {
   sprite.selected = spot.channel;
   outline(sprite);
+  if (sprite.data.pixel) {
+    sprite.pixel = [spot.row, spot.column];
+    markPixel(sprite, themeOf(sprite.root));
+  }
   clearTimeout(sprite.timer);
   sprite.timer = setTimeout(() => sprite.send?.(spot), pause);
 }
@@ -523,6 +562,7 @@ function select(sprite, spot, pause) {
 function pressed(sprite, event) {
   const { data, layout, selected } = sprite;
   if (!layout) return;
+  if (event.shiftKey && sprite.pixel && event.key.startsWith("Arrow")) return moved(sprite, event);
   const steps = {
     ArrowLeft: -1, ArrowRight: 1, ArrowUp: -layout.columns, ArrowDown: layout.columns,
   };
@@ -535,11 +575,26 @@ function pressed(sprite, event) {
   else return;
   event.preventDefault();
   if (channel < 0 || channel > last) return;
-  const spot = strongest(sprite, channel);
-  sprite.said.textContent = `${told(sprite, spot)}, its strongest`;
+  const spot = sprite.pixel
+    ? { channel, row: sprite.pixel[0], column: sprite.pixel[1] }
+    : strongest(sprite, channel);
+  sprite.said.textContent = told(sprite, spot) + (sprite.pixel ? "" : ", its strongest");
   // Held arrow keys pass many channels: Python hears of the one they stop at.
   select(sprite, spot, event.key in steps ? 250 : 0);
   sprite.mark.scrollIntoView({ block: "nearest" });
+}
+
+/** Move the marked pixel by one, in the direction of an arrow key. */
+function moved(sprite, event) {
+  const [, height, width] = sprite.data.shape;
+  const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+  const [down, right] = steps[event.key];
+  const [row, column] = [sprite.pixel[0] + down, sprite.pixel[1] + right];
+  event.preventDefault();
+  if (row < 0 || column < 0 || row >= height || column >= width) return;
+  const spot = { channel: sprite.selected ?? 0, row, column };
+  sprite.said.textContent = told(sprite, spot);
+  select(sprite, spot, 150); // a held key passes many pixels
 }
 
 function strongest({ data, arrays }, channel) {

@@ -66,6 +66,7 @@ def sprite(
     title: str = "",
     labels: Sequence[str] | None = None,
     selected: int | None = None,
+    pixel: tuple[int, int] | None = None,
     on_click: OnClick = "rerun",
 ) -> Spot | None:
     """Show every channel of a layer as one grid of small maps.
@@ -77,12 +78,15 @@ def sprite(
         title: what screen readers are told and, if given, written above.
         labels: a name for every channel, instead of its number.
         selected: outline this channel; None leaves the outline where the user put it.
+        pixel: mark this (row, column) in every map. Then the arrow keys stay at it, and with Shift
+            they move it.
         on_click: "rerun": a click, or arrow keys, rerun the script (or fragment). A function: it is
             called with the spot first. None: nothing is sent.
 
     Returns:
         The spot clicked last in this session, or None before the first and when the picture has no
-        such spot any more. With the arrow keys it is the strongest cell of the channel.
+        such spot any more. With the arrow keys it is the strongest cell of the channel, or the
+        marked pixel.
 
     Raises:
         ValueError: the maps have another shape or kind, or are too many to draw.
@@ -94,6 +98,7 @@ def sprite(
         title=title,
         labels=_as_texts(labels, len(values), "labels"),
         selected=selected,
+        pixel=pixel,
         on_click=on_click,
     )
 
@@ -162,12 +167,15 @@ def _show(
     on_click: OnClick,
     captions: list[str] | None = None,
     image: np.ndarray | None = None,
+    pixel: tuple[int, int] | None = None,
 ) -> Spot | None:
     check_key(key)
     check_on_click(on_click)
     channels, height, width = values.shape
     if selected is not None and not 0 <= selected < channels:
         raise ValueError(f"There is no channel {selected} to select: they are 0 to {channels - 1}.")
+    if pixel is not None and not (0 <= pixel[0] < height and 0 <= pixel[1] < width):
+        raise ValueError(f"The maps are {height}×{width}, so they have no pixel {pixel} to mark.")
     numbers, decimals = quantise(values)
     arrays = {"values": numbers} if image is None else {"values": numbers, "image": image}
     parcel = pack(arrays)
@@ -188,6 +196,7 @@ def _show(
                 "captions": captions,
                 "image": None if image is None else list(image.shape),
                 "selected": selected,
+                "pixel": None if pixel is None else list(pixel),
                 "clicks": on_click is not None,
             },
             on_click_change=click_callback(

@@ -1,0 +1,88 @@
+"""Choices that views share: before or after ReLU, which part of many maps, which channels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from nin_core import ConfigError
+from ui.feature_subject import keep_valid
+
+if TYPE_CHECKING:
+    from nin_core.features import Array
+
+PICTURE_VALUES = 1_000_000  # at most in one picture of maps; more come in parts
+
+
+def choose_side() -> str:
+    """Whether maps are shown "after" or "before" the ReLU."""
+    keep_valid("fm:side", ["after", "before"])
+    return st.segmented_control(
+        "What comes out",
+        ["after", "before"],
+        key="fm:side",
+        format_func={"after": "After ReLU", "before": "Before ReLU"}.get,
+        required=True,
+        persist_state="session",
+    )
+
+
+def choose_part(maps: Array, key: str, what: str) -> tuple[int, Array]:
+    """The channels of one picture: all, or a part that is chosen; and the number of the first."""
+    channels, height, width = maps.shape
+    at_once = max(1, PICTURE_VALUES // (height * width))
+    if channels <= at_once:
+        return 0, maps
+    starts = list(range(0, channels, at_once))
+    keep_valid(key, starts)
+    start = st.selectbox(
+        f"{what}: channels",
+        starts,
+        key=key,
+        format_func=lambda first: f"{first} to {min(first + at_once, channels) - 1}",
+    )
+    return start, maps[start : start + at_once]
+
+
+def map_count(maps: Array) -> str:
+    """ "96 maps of 54×54"."""
+    channels, height, width = maps.shape
+    return f"{channels} map{'s' if channels > 1 else ''} of {height}×{width}"
+
+
+def channel_list(text: str, count: int, most: int) -> list[int]:
+    """Channels from a text like "0-15, 40", in the order given, each once.
+
+    Args:
+        count: of channels there are.
+        most: how many may be chosen.
+
+    Raises:
+        ConfigError: for what is not such a text, a channel that is not there, and too many.
+    """
+    chosen: dict[int, None] = {}
+    for part in text.replace("–", "-").split(","):
+        first, dash, last = (piece.strip() for piece in part.partition("-"))
+        ends = (first, last) if dash else (first, first)
+        if not all(end.isascii() and end.isdigit() and len(end) <= 6 for end in ends):
+            raise ConfigError(
+                f"{part.strip()[:20]!r} is neither a channel nor a range; 0-7, 12 would work.",
+                field="channels",
+                suggestion="0-7, 12",
+            )
+        low, high = int(ends[0]), int(ends[1])
+        if low > high or high >= count:
+            raise ConfigError(
+                f"{part.strip()[:20]!r} is outside 0-{count - 1}; 0-{count - 1} would work.",
+                field="channels",
+                suggestion=f"0-{count - 1}",
+            )
+        chosen |= dict.fromkeys(range(low, high + 1))
+    if len(chosen) > most:
+        raise ConfigError(
+            f"{len(chosen)} channels are too many for one picture; at most {most} would work.",
+            field="channels",
+            suggestion=f"0-{most - 1}",
+        )
+    return list(chosen)
