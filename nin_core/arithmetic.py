@@ -241,7 +241,7 @@ def _share(count: int, total: int) -> str:
         return "."
     percent = 100 * count / total
     written = "under 0.1" if percent < 0.05 else f"{percent:.1f}"
-    return f": {written} % of the network's {total:,}."
+    return f": {written}\u00a0% of the network's {total:,}."
 
 
 def _operations(layer: LayerSummary) -> tuple[Formula, ...]:

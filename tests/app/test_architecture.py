@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import subprocess
 import sys
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from nin_core import PRESETS, NetworkSummary, summarize
 from nin_core.reference_nets import REFERENCE_NETS, reference_summary
-from nin_core.summary import LayerSummary
 from tests.conftest import dashboard
 from tests.core.test_diagram import ODD
 from tests.prerequisites import PROJECT
-from ui import figures, link, notes, numbers, tables
+from ui import figures, link, notes
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -38,21 +34,13 @@ def metric(app: AppTest, label: str) -> Any:
     return next(m for m in app.main.metric if m.label == label)
 
 
-COLUMNS = (
-    *("layer", "kind", "kernel", "stride", "padding", "output", "parameters", "parameter share"),
-    *("MACs", "MAC share", "activations", "kept", "receptive field", "effective stride"),
-)
-
-
-def read(html: str) -> dict[str, list[str]]:
-    """The table's body and totals row, by column."""
-    root = ElementTree.fromstring(html[html.index("<div") :])
-    rows = [
-        ["".join(cell.itertext()) for cell in row]
-        for part in ("tbody", "tfoot")
-        for row in root.findall(f"table/{part}/tr")
-    ]
-    return dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
+def read(sent: dict[str, Any]) -> dict[str, list[str]]:
+    """What the table shows in its rows and, last, its totals, by column."""
+    rows = [row["cells"] for row in sent["rows"]] + [sent["total"]]
+    return {
+        column["id"]: [row[number][0] for row in rows]
+        for number, column in enumerate(sent["columns"])
+    }
 
 
 def whole(texts: list[str]) -> list[int]:
@@ -60,7 +48,7 @@ def whole(texts: list[str]) -> list[int]:
 
 
 def table(app: AppTest) -> dict[str, list[str]]:
-    return read(next(h.proto.body for h in app.main.get("html") if "nin-layers" in h.proto.body))
+    return read(component(app, "architecture:table"))
 
 
 def component(app: AppTest, key: str) -> dict[str, Any]:
@@ -81,15 +69,15 @@ def test_totals_and_the_table_are_the_tutorials() -> None:
     assert metric(app, "MACs an image").value == "762 M"
     assert metric(app, "Receptive field").value == "195 px"
     shown = table(app)
-    assert shown["layer"][0] == "block1.conv"
-    assert shown["output"][:4] == ["96×54×54"] * 3 + ["96×26×26"]
-    assert shown["layer"][-1] == "Total"
+    assert shown["name"][0] == "block1.conv"
+    assert shown["output_shape"][:4] == ["96×54×54"] * 3 + ["96×26×26"]
+    assert shown["name"][-1] == "Total"
     *parameters, total = whole(shown["parameters"])
     assert sum(parameters) == total == 1_992_166
-    *macs, total = whole(shown["MACs"])
+    *macs, total = whole(shown["macs"])
     assert sum(macs) == total == 762_297_352
-    assert shown["receptive field"][:5] == ["11", "11", "11", "19", "51"]
-    assert shown["effective stride"][:5] == ["4", "4", "4", "8", "8"]
+    assert shown["receptive_field"][:5] == ["11", "11", "11", "19", "51"]
+    assert shown["effective_stride"][:5] == ["4", "4", "4", "8", "8"]
     assert "block1.conv sees 223 of 224, pool1 sees 53 of 54" in text(app)
 
 
@@ -106,26 +94,26 @@ def test_a_slider_moves_everything() -> None:
     assert metric(app, "Parameters").value == f"{now.total_parameters:,}"
     assert metric(app, "Parameters").delta == "−16 % vs nin-224"
     assert table(app)["parameters"][-1] == f"{now.total_parameters:,}"
-    assert "300×12×12" in table(app)["output"]
+    assert "300×12×12" in table(app)["output_shape"]
     assert component(app, "architecture:where:parameters") != before
     assert "300×12×12" in component(app, "architecture:diagram")["drawings"][-1][1]
 
 
 def test_blocks_single_layers_and_relu_rows() -> None:
     app = page(net="nin-224")
-    rows = len(table(app)["layer"])
-    assert not any("relu" in name for name in table(app)["layer"])
+    rows = len(table(app)["name"])
+    assert not any("relu" in name for name in table(app)["name"])
     app.main.toggle(key="architecture:relu").set_value(True).run()
-    assert len(table(app)["layer"]) == rows + 12
+    assert len(table(app)["name"]) == rows + 12
     app.main.segmented_control(key="architecture:rows").set_value("block").run()
     shown = table(app)
-    assert [name for name in shown["layer"] if name.startswith("block")] == [
+    assert [name for name in shown["name"] if name.startswith("block")] == [
         "block1",
         "block2",
         "block3",
         "block4",
     ]
-    assert dict(zip(shown["layer"], shown["parameters"], strict=True))["block2"] == "746,240"
+    assert dict(zip(shown["name"], shown["parameters"], strict=True))["block2"] == "746,240"
 
 
 def test_another_preset_can_be_compared_and_the_batch_size_changed() -> None:
@@ -177,7 +165,7 @@ def test_the_page_does_not_import_torch() -> None:
         "app.switch_page('pages/architecture.py')\n"
         "app.run()\n"
         "assert not app.exception, app.exception\n"
-        "assert any('nin-layers' in h.proto.body for h in app.main.get('html'))\n"
+        "assert any('block1.conv' in c.proto.json for c in app.main.get('bidi_component'))\n"
         "assert 'torch' not in sys.modules\n"
     )
     done = subprocess.run(
@@ -196,39 +184,7 @@ def test_the_view_is_in_the_url_and_an_unknown_one_is_said() -> None:
     assert table(app)
 
 
-# --- the table --------------------------------------------------------------------------------
-
 NETWORKS = [summarize(config, 8) for config in (*PRESETS.values(), *ODD.values())]
-
-
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("granularity", ["layer", "block"])
-@pytest.mark.parametrize("with_relu", [True, False])
-def test_rows_add_up_to_the_totals(
-    network: NetworkSummary, granularity: Any, with_relu: bool
-) -> None:
-    rows = tables.table_rows(network, granularity, with_relu=with_relu)
-    assert sum(row.activation_bytes for row in rows) == network.total_activation_bytes
-    assert sum(row.saved_bytes for row in rows) == sum(row.saved_bytes for row in network.layers)
-    shown = read(tables.layer_table(network, rows))
-    for name in ("parameters", "MACs"):
-        *values, total = whole(shown[name])
-        assert sum(values) == total
-    assert shown["layer"] == [*(row.name for row in rows), "Total"]
-    assert shown["activations"][-1] == numbers.size(network.total_activation_bytes)
-    # A layer without parameters has no bar.
-    for count, share in zip(whole(shown["parameters"]), shown["parameter share"], strict=True):
-        assert bool(count) == bool(share)
-
-
-def test_the_csv_is_exact_and_has_no_totals() -> None:
-    network = summarize(PRESETS["nin-224"], 64)
-    rows = list(csv.DictReader(io.StringIO(tables.layer_csv(network.layers))))
-    assert list(rows[0]) == list(LayerSummary._fields)
-    assert len(rows) == len(network.layers)
-    assert sum(int(row["parameters"]) for row in rows) == 1_992_166
-    assert rows[0]["output_shape"] == "96×54×54"
-    assert int(rows[0]["activation_bytes"]) == 64 * 96 * 54 * 54 * 4
 
 
 # --- the figures ------------------------------------------------------------------------------
@@ -266,39 +222,6 @@ def test_reference_bars_are_the_totals(log: bool) -> None:
 
 
 # --- the sentences ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("size", "kernel", "stride", "padding", "seen"),
-    [
-        (224, 11, 4, 0, 223),
-        (54, 3, 2, 0, 53),
-        (28, 5, 1, 2, 28),
-        (32, 3, 2, 1, 32),
-        (10, 1, 3, 0, 4),  # windows with gaps between them
-        (3, 2, 5, 1, 1),
-    ],
-)
-def test_pixels_seen(size: int, kernel: int, stride: int, padding: int, seen: int) -> None:
-    windows = (size - kernel + 2 * padding) // stride + 1
-    reached = {
-        pixel
-        for index in range(windows)
-        for pixel in range(index * stride - padding, index * stride - padding + kernel)
-        if 0 <= pixel < size
-    }
-    row = (
-        summarize(PRESETS["nin-28"])
-        .layers[0]
-        ._replace(
-            kernel_size=kernel,
-            stride=stride,
-            padding=padding,
-            input_shape=(1, size, size),
-            output_shape=(1, windows, windows),
-        )
-    )
-    assert notes.pixels_seen(row) == len(reached) == seen
 
 
 def test_what_the_head_saves() -> None:

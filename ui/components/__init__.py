@@ -5,6 +5,7 @@
     class_maps(maps, image, labels=..., key=...)             class maps over the input image
     svg(markup, key=..., on_click=None)                      a drawing: hover, click, download
     field(layers, picture, image_size=..., layer=..., key=..) receptive fields, cell by cell
+    layer_table(data, key=..., label=..., on_click=None)     a table: sorted, its rows chosen
     forget_click(key)                                        drop the click that a component keeps
 
 Each returns what was clicked last in this session (None before the first click) and raises
@@ -16,8 +17,18 @@ and selection over reruns.
 
 from ui.components.diagram import svg
 from ui.components.field import FieldLayer, field
+from ui.components.layer_table import layer_table
 from ui.components.plot import plot
 from ui.components.sprite import class_maps, sprite
 from ui.components.wire import forget_click
 
-__all__ = ["FieldLayer", "class_maps", "field", "forget_click", "plot", "sprite", "svg"]
+__all__ = [
+    "FieldLayer",
+    "class_maps",
+    "field",
+    "forget_click",
+    "layer_table",
+    "plot",
+    "sprite",
+    "svg",
+]

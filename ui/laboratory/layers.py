@@ -1,14 +1,17 @@
-"""Layer by layer: the network drawn to scale, its table, and where its costs sit."""
+"""Layer by layer: the network drawn to scale, its table with the chosen row's arithmetic, and where
+its costs sit."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import streamlit as st
 
 from nin_core import NetworkSummary
 from nin_core.summary import Granularity
-from ui import figures, tables
-from ui.components import plot
-from ui.laboratory import Subject, drawing
+from ui import arithmetic, figures, tables
+from ui.components import layer_table, plot
+from ui.laboratory import Subject, drawing, selection
 
 
 def show(subject: Subject) -> None:
@@ -19,35 +22,100 @@ def show(subject: Subject) -> None:
 
 
 def layers(network: NetworkSummary) -> Granularity:
-    """The per-layer table with its switches; returns the rows chosen."""
+    """The per-layer table with its switches and the chosen row worked out; returns the rows shown.
+
+    A block is chosen by its first layer, and a layer's block is marked: one choice serves both
+    kinds of rows, and the diagram.
+    """
     st.subheader("Layer by layer")
     with st.container(horizontal=True, vertical_alignment="center"):
-        granularity = st.segmented_control(
-            "Rows",
-            ["block", "layer"],
-            format_func={"block": "Blocks", "layer": "Single layers"}.get,
-            default="layer",
-            required=True,
-            key="architecture:rows",
-            persist_state="session",
-            label_visibility="collapsed",
-            width="content",
+        granularity, rows = _rows(network)
+        shown = _columns()
+        _downloads(network, granularity, rows, shown)
+    layer = selection.selected(network)
+    chosen = tables.row_of(rows, layer)
+
+    def choose(row_id: str) -> None:
+        row = next(row for row in rows if row.layer.name == row_id)
+        # A row that is chosen by another of its members lets go of that one.
+        selection.select(layer.name if layer and row == chosen else row.members[0].name)
+
+    layer_table(
+        tables.table_data(network, rows, shown),
+        key="architecture:table",
+        label="Layers",
+        on_click=choose,
+        selected=chosen.layer.name if chosen else None,
+    )
+    if layer is None or chosen is None:
+        st.caption(
+            "Choose a row to see where each of its figures comes from; a click on a heading sorts."
         )
-        with_relu = granularity == "layer" and st.toggle(
-            "ReLU rows", key="architecture:relu", persist_state="session", width="content"
-        )
-        rows = tables.table_rows(network, granularity, with_relu=with_relu)
-        st.download_button(
-            "CSV",
-            lambda: tables.layer_csv(rows),
-            f"{network.name}-{granularity}s.csv",
-            "text/csv",
-            icon=":material/download:",
-            on_click="ignore",
-            width="content",
-        )
-    st.html(tables.layer_table(network, rows))
+    else:
+        with st.container(border=True, key="architecture-arithmetic"):
+            st.html(arithmetic.panel(network, chosen, layer))
     return granularity
+
+
+def _rows(network: NetworkSummary) -> tuple[Granularity, tuple[tables.Row, ...]]:
+    granularity = st.segmented_control(
+        "Rows",
+        ["block", "layer"],
+        format_func={"block": "Blocks", "layer": "Single layers"}.get,
+        default="layer",
+        required=True,
+        key="architecture:rows",
+        persist_state="session",
+        label_visibility="collapsed",
+        width="content",
+    )
+    with_relu = granularity == "layer" and st.toggle(
+        "ReLU rows", key="architecture:relu", persist_state="session", width="content"
+    )
+    return granularity, tables.table_rows(network, granularity, with_relu=with_relu)
+
+
+def _columns() -> tuple[tables.Column, ...]:
+    with st.popover("Columns", icon=":material/view_column:", width="content"):
+        ids = st.pills(
+            "Columns of the table",
+            [column.id for column in tables.COLUMNS if column.id != "name"],
+            format_func=lambda id_: tables.BY_ID[id_].title,
+            selection_mode="multi",
+            default=[id_ for id_ in tables.CHOSEN if id_ != "name"],
+            key="architecture:columns",
+            persist_state="session",
+        )
+    return tables.columns(ids)
+
+
+def _downloads(
+    network: NetworkSummary,
+    granularity: Granularity,
+    rows: Sequence[tables.Row],
+    shown: Sequence[tables.Column],
+) -> None:
+    """The rows and columns that are shown, as files."""
+    with st.popover("Download", icon=":material/download:", width="content"):
+        st.caption(
+            "The rows and columns shown, in network order, every count exact. Markdown and LaTeX "
+            "have the totals; CSV has not, so that a column can be added up."
+        )
+        files = (
+            ("CSV", "csv", "text/csv", lambda: tables.to_csv(rows, shown)),
+            ("Markdown", "md", "text/markdown", lambda: tables.to_markdown(network, rows, shown)),
+            ("LaTeX", "tex", "application/x-tex", lambda: tables.to_latex(network, rows, shown)),
+        )
+        for name, suffix, mime, content in files:
+            st.download_button(
+                name,
+                content,
+                f"{network.name}-{granularity}s.{suffix}",
+                mime,
+                key=f"architecture:table:{suffix}",
+                on_click="ignore",
+                width="stretch",
+            )
 
 
 def whereabouts(network: NetworkSummary, other: NetworkSummary, granularity: Granularity) -> None:
