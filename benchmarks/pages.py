@@ -8,6 +8,7 @@
    replaced, whether a zoom held, and the main thread's time per update.
 3. One layer's 96 maps of nin-224: from choosing the layer to the frame that shows them.
 4. A cold server: from its start to a usable Architecture page, and what of torch it has loaded.
+5. Start pressed → the first point of the curves, with a spare worker waiting.
 
 Needs what the tests need (a Chromium, Fashion-MNIST). Timings depend on the machine; run it alone.
 """
@@ -31,6 +32,7 @@ from tests.e2e.harness import (
     CURVES,
     WATCH_CHART,
     Dashboard,
+    button,
     choose,
     launch_chromium,
     open_tab,
@@ -172,6 +174,43 @@ def maps_latency(page: Page, server: Dashboard, rounds: int) -> None:
     report("layer chosen to its 96 maps shown", times, 1000)
 
 
+# Resolves with the milliseconds from the click on Start to the frame that has the first point.
+TIME_TO_POINT = f"""
+() => new Promise((resolve) => {{
+    document.addEventListener('pointerdown', () => {{
+        const before = document.querySelector('{CURVES}');
+        const start = performance.now();
+        const look = () => {{
+            const chart = document.querySelector('{CURVES}');
+            if (chart && chart !== before && chart.data?.[0]?.x?.length) {{
+                resolve(performance.now() - start);
+            }} else {{
+                requestAnimationFrame(look);
+            }}
+        }};
+        requestAnimationFrame(look);
+    }}, {{once: true, capture: true}});
+}})
+"""
+
+
+def first_point(page: Page, server: Dashboard, rounds: int) -> None:
+    visit(page, server, "/training?net=nin-slim-128")
+    store = RunStore(server.store_url)
+    times = []
+    for _ in range(rounds):
+        page.wait_for_timeout(16_000)  # the next spare is there and has imported torch
+        page.evaluate(f"() => {{ window.timed = ({TIME_TO_POINT})(); }}")
+        button(page, "Start").click()
+        times.append(float(page.evaluate("() => window.timed")))
+        newest = store.list_runs(limit=1)[0].id
+        stop_run(store, newest)
+        while store.get(newest).worker is not None:
+            time.sleep(0.1)
+        wait_idle(page)
+    report("Start to the first point", times, 1500)
+
+
 def cold_start(browser: Browser, folder: Path) -> None:
     began = time.perf_counter()
     with Dashboard(folder) as server:
@@ -219,6 +258,7 @@ def main() -> None:
                 live_chart(page, server, seconds)
 
             with_training(server, during)
+            first_point(page, server, 3 if quick else 8)
         browser.close()
 
 

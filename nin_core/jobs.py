@@ -32,6 +32,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from . import spare
 from .checks import ConfigError
 from .datasets import DATASETS
 from .store import PROJECT, Run, RunStore, StoreError, WorkerId, now
@@ -126,6 +127,11 @@ def advance(store: RunStore, *, slots: int | None = None) -> list[int]:
         if _start_worker(store, run_id):
             started.append(run_id)
     return started
+
+
+def keep_spare(store: RunStore) -> None:
+    """Have a worker process ready for the next run that is started from this process."""
+    spare.keep(store.url, log_path(store, 0).parent)
 
 
 def check_dataset(network: NiNConfig, dataset: str) -> None:
@@ -301,19 +307,20 @@ def read_tail(path: Path) -> str:
 def _start_worker(store: RunStore, run_id: int) -> bool:
     """Start the process for a reserved run, and a thread that waits for its end."""
     path = log_path(store, run_id)
-    environment = os.environ | {"NIN_DATABASE_URL": store.url, "PYTHONUNBUFFERED": "1"}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "nin_core.worker", str(run_id)],
-                cwd=PROJECT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        process = spare.take(store.url, run_id, path)
+        if process is None:
+            with path.open("wb") as log:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "nin_core.worker", str(run_id)],
+                    cwd=PROJECT,
+                    env=spare.environment(store.url),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
     except OSError as error:
         why = f"No worker process could be started ({error.strerror or error})."
         store.lose(store.get(run_id), why)

@@ -9,7 +9,8 @@ Choices made here:
   `Reporter` thread writes metrics and the sign of life every half second, and asks several times a
   second whether the run is to stop.
 * The claim comes first and PyTorch is imported after it, so that the page shows the run as
-  running at once. Every stage has a phase, a few words for the page.
+  running at once; a spare (see `spare`) has it already. Every stage has a phase, a few words for
+  the page.
 * Stop or pause within a second, however long a step takes: the training's state can be taken as of
   the last finished step (`Training.state`). The reporter gives the training loop a moment to come
   round by itself; if that is still busy, it writes weights and final state without it.
@@ -36,8 +37,10 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from . import spare
 from .checks import ConfigError
 from .jobs import (
     NICENESS,
@@ -104,6 +107,7 @@ class Reporter:
         # What is to be written, and the lock under which it changes hands.
         self._pending = threading.Lock()
         self._rows: list[MetricRow] = []
+        self._first = True
         self._notes: dict[str, Any] = {}
         self._snapshot: TrainingState | None = None
         # The store: one thread at a time, and how it went.
@@ -141,9 +145,14 @@ class Reporter:
         self._training, self._info = training, info
 
     def add(self, row: MetricRow) -> None:
-        """A point of the curves."""
+        """A point of the curves; the first one is written at once."""
         with self._pending:
             self._rows.append(row)
+            first, self._first = self._first, False
+            if first:
+                self._flushed_at = -math.inf
+        if first:
+            self._ring()
 
     def keep(self, snapshot: TrainingState | None) -> None:
         """Weights to write with the next metrics."""
@@ -549,9 +558,43 @@ def leave_run(store: RunStore, run_id: int, attempt: int, log: str = "") -> None
             path.unlink(missing_ok=True)
 
 
+def wait_for_run(log: Path) -> str | None:
+    """Import what every run needs, then wait for the number of one; None if none will come.
+
+    Args:
+        log: this process's output, which is worth nothing if there is no run.
+    """
+    # The thread that imports steps back; what is imported stays for the others.
+    importing = threading.Thread(target=_import_all, daemon=True)
+    importing.start()
+    number = sys.stdin.readline().strip()
+    if not number:
+        log.unlink(missing_ok=True)
+        return None
+    importing.join()
+    return number
+
+
+def _import_all() -> None:
+    _lower_priority()
+    import torch
+
+    from . import checkpoints, data, evaluation, model, training  # noqa: F401
+
+    # An optimizer's first step imports for a second more.
+    weight = torch.nn.Parameter(torch.zeros(1))
+    weight.grad = torch.zeros(1)
+    torch.optim.SGD([weight], lr=0.0).step()
+
+
 def main(arguments: list[str]) -> int:
     """Train the run of that number, if it is still waiting for a worker."""
     parent = os.getppid()
+    if len(arguments) == 2 and arguments[0] == spare.WAIT:
+        number = wait_for_run(Path(arguments[1]))
+        if number is None:
+            return 0
+        arguments = [number]
     if len(arguments) != 1 or not arguments[0].isdecimal():
         print("usage: python -m nin_core.worker RUN_ID", file=sys.stderr)
         return 2

@@ -19,3 +19,4 @@ with frame.guarded():
     if run is not None:
         results.show(run)
     runs.show(run)
+    training.prepare()

@@ -251,6 +251,15 @@ def delete(run_ids: list[int]) -> None:
             del st.query_params["run"]
 
 
+def prepare() -> None:
+    """Have a worker process waiting, so that the next Start shows its first point at once.
+
+    Only in a server: where the script runs without one, nobody will press Start.
+    """
+    if st.runtime.exists():
+        jobs.keep_spare(resources.store())
+
+
 # --- what ticks -------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nin_core import PRESETS, ConfigError, jobs, worker
+from nin_core import PRESETS, ConfigError, jobs, spare, worker
 from nin_core.evaluation import confusion_matrix, read_logits
 from nin_core.jobs import (
     advance,
@@ -234,6 +234,72 @@ def test_a_killed_and_a_paused_run_end_as_if_they_had_not_been(store):
     assert outcome(store, wait_free(store, paused).id) == expected
     with pytest.raises(StateError, match="finished: only a run that is failed, interrupted"):
         resume_run(store, paused)
+
+
+# --- the spare --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spare_kept(store):
+    jobs.keep_spare(store)
+    yield spare._kept[store.url]
+    spare.dismiss()
+
+
+@pytest.mark.slow
+def test_a_spare_takes_the_next_run_and_another_takes_its_place(store, spare_kept, monkeypatch):
+    monkeypatch.setattr(spare, "REFILL_SECONDS", 0.05)
+    process, log = spare_kept
+    jobs.keep_spare(store)
+    assert spare._kept[store.url][0] is process  # one is enough
+    run_id = start_run(store, NETWORK, SHORT, "shapes")
+    assert store.get(run_id).worker_pid == process.pid
+    assert not log.exists()
+    assert log_path(store, run_id).exists()
+    wait_state(store, run_id, "finished")
+    following = wait_for(lambda: spare._kept.get(store.url), "the next spare")
+    assert following[0].pid != process.pid
+    wait_free(store, run_id)
+    wait_for(lambda: not Path(f"/proc/{process.pid}").exists(), "the worker to be reaped")
+
+
+@pytest.mark.slow
+def test_a_dead_spare_is_no_loss(store, spare_kept):
+    process, _ = spare_kept
+    process.kill()
+    process.wait()
+    run_id = start_run(store, NETWORK, SHORT, "shapes")
+    assert wait_for(lambda: store.get(run_id).worker_pid, "a process") != process.pid
+    wait_state(store, run_id, "finished")
+    wait_free(store, run_id)
+
+
+def test_a_spare_ends_with_whoever_keeps_it(tmp_path):
+    """Killed outright, so that it cannot do anything about it itself."""
+    script = (
+        "import os, signal\n"
+        "from nin_core import jobs, spare\n"
+        "from nin_core.store import RunStore\n"
+        "store = RunStore()\n"
+        "jobs.keep_spare(store)\n"
+        "print(spare._kept[store.url][0].pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "NIN_DATABASE_URL": url},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    pid = int(done.stdout)
+    wait_for(lambda: not Path(f"/proc/{pid}").exists() or is_zombie(pid), "the spare to end")
+    assert not list((tmp_path / "runs.db-logs").glob("spare-*"))
+
+
+def is_zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 # --- the work, in this process ----------------------------------------------------------------
