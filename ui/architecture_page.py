@@ -7,13 +7,14 @@ cheaper to compute than to look up is not cached. Nothing here imports torch.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import streamlit as st
 
-from nin_core import PRESETS, NiNConfig, preset, summarize
+from nin_core import NiNConfig, summarize
 from nin_core.summary import MAX_BATCH_SIZE
 from ui import architecture, notes, numbers
-from ui.laboratory import Subject, compare, counters, layers
+from ui.laboratory import Subject, compare, counters, layers, pinned
 
 VIEWS: dict[str, tuple[str, Callable[[Subject], None]]] = {
     "layers": ("Layer by layer", layers.show),
@@ -27,24 +28,21 @@ _METRIC = 165  # pixels; two of them fit beside each other on a telephone
 
 def subject(config: NiNConfig) -> Subject:
     """The network of the sidebar beside the one chosen to compare it with."""
-    base, batch_size = _choices()
+    name, other, batch_size = _choices(config)
     return Subject(
-        config, summarize(config, batch_size), base, summarize(preset(base), batch_size), batch_size
+        config,
+        summarize(config, batch_size),
+        name,
+        replace(summarize(other, batch_size), name=name),
+        batch_size,
     )
 
 
-def _choices() -> tuple[str, int]:
-    """What to compare with and for how many images: (preset's name, batch size)."""
-    base = architecture.base_preset()
+def _choices(config: NiNConfig) -> tuple[str, NiNConfig, int]:
+    """What to compare with and for how many images: (its name, the network, batch size)."""
+    pins, problem = pinned.listed()
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        other = st.selectbox(
-            "Compare with",
-            list(PRESETS),
-            index=list(PRESETS).index(base),
-            key=f"architecture:other:{base}",
-            persist_state="session",
-            width=190,
-        )
+        name, other = pinned.choose(pins)
         batch_size = st.number_input(
             "Batch size",
             1,
@@ -55,7 +53,11 @@ def _choices() -> tuple[str, int]:
             width=150,
             help="Images in a training step; every figure in bytes is for so many.",
         )
-    return other, batch_size
+        if problem is None:
+            pinned.pin_button(config)
+    if problem is not None:
+        st.error(problem, icon=":material/database_off:")
+    return name, other, batch_size
 
 
 def totals(shown: Subject) -> None:

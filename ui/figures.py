@@ -87,6 +87,45 @@ def where_figure(
     return {"data": data, "layout": layout}, _FRAME + _BAR * max(len(labels), 3)
 
 
+def change_figure(
+    network: NetworkSummary, other: NetworkSummary, quantity: Quantity, *, log: bool
+) -> tuple[dict[str, Any], int]:
+    """Bars for every weighted layer of a network, with those of another one behind them as ghosts.
+
+    Layers that only one of the two has are there, too. Returns the figure and its height in pixels.
+    """
+    mine, theirs = _parts(network, quantity, "layer"), _parts(other, quantity, "layer")
+    categories = sorted(mine.keys() | theirs.keys())
+    labels = [_label(*category) for category in categories]
+    now = [sum(mine.get(category, (0, 0))) for category in categories]
+    then = [sum(theirs.get(category, (0, 0))) for category in categories]
+    ghost = _bar(other.name, "rgba(125,133,144,0.28)", labels, list(map(float, then)), then)
+    ghost["marker"]["line"] = {"color": theme.POOL, "width": 1}
+    data = [ghost | {"width": 0.86}]
+    for part, (name, color) in enumerate(((_CONV, theme.CONV), (_POINTWISE, theme.POINTWISE))):
+        counts = [mine.get(category, (0, 0))[part] for category in categories]
+        trace = _bar(name, color, labels, list(map(float, counts)), counts)
+        trace["customdata"] = [
+            f"{count:,} ({numbers.change(count, before)} vs {before:,})" if before else f"{count:,}"
+            for count, before in zip(counts, then, strict=True)
+        ]
+        data.append(trace | {"width": 0.46})
+    for trace in data:
+        del trace["offsetgroup"]
+        # A layer of the other kind, or one that is not there, has no bar to hover over.
+        trace["x"] = [value or None for value in trace["x"]]
+    layout: dict[str, Any] = {
+        "barmode": "overlay",
+        "margin": {"l": 8, "r": 24, "t": 36, "b": 40},
+        "xaxis": {"title": {"text": QUANTITIES[quantity]}, "exponentformat": "SI"},
+        "yaxis": _CATEGORIES | {"categoryorder": "array", "categoryarray": labels},
+        "legend": {"traceorder": "reversed"},
+    }
+    if log:
+        layout["xaxis"] |= _decades([*now, *then])
+    return {"data": data, "layout": layout}, _FRAME + 26 * max(len(labels), 3)
+
+
 def reference_figure(
     networks: Sequence[NetworkSummary], quantity: Quantity, *, log: bool
 ) -> tuple[dict[str, Any], int]:
@@ -119,10 +158,7 @@ def reference_figure(
         "legend": {"traceorder": "normal"},
     }
     if log:
-        # From the decade below the smallest bar, so that even that one has a length.
-        smallest = min(count for trace in data for count in trace["x"] if count)
-        decades = [math.floor(math.log10(smallest) - 0.3), math.log10(largest) + 0.1]
-        layout["xaxis"] |= {"type": "log", "dtick": 1, "range": decades}
+        layout["xaxis"] |= _decades([count for trace in data for count in trace["x"] if count])
     else:
         layout["xaxis"]["range"] = [0, largest * 1.16]  # room for the totals
         layout["annotations"] = [
@@ -137,6 +173,13 @@ def reference_figure(
             for network in networks
         ]
     return {"data": data, "layout": layout}, _FRAME + (58 if log else 42) * len(networks)
+
+
+def _decades(counts: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic axis from the decade below the smallest count, so that it, too, has a bar."""
+    low, high = min(filter(None, counts)), max(counts)
+    decades = [math.floor(math.log10(low) - 0.3), math.log10(high) + 0.1]
+    return {"type": "log", "dtick": 1, "range": decades}
 
 
 def _parts(

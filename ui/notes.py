@@ -60,7 +60,7 @@ def saving_note(summary: NetworkSummary, other: NetworkSummary) -> str:
     return (
         f"On {numbers.shape(summary.input_shape)}, {_percent(dense_parameters(other) / theirs)} of "
         f"{other.name}'s {numbers.short(theirs)} parameters sit in its dense layers. This network "
-        f"has no dense layer, and {numbers.short(mine)} parameters: {times:.3g} times "
+        f"has no dense layer, and {numbers.short(mine)} parameters: {_times(times)} times "
         f"{'fewer' if more else 'as many'}."
     )
 
@@ -86,6 +86,12 @@ def head_note(summary: NetworkSummary) -> str:
         f"(4,096, 4,096, {classes}), it would have {numbers.short(then)} parameters: ending in "
         f"class maps saves {_percent((then - now) / then)}."
     )
+
+
+def _times(ratio: float) -> str:
+    """A ratio in three significant digits, never with an exponent: 1.37, 23.5, 2,280."""
+    value = float(f"{ratio:.3g}")
+    return f"{value:,.0f}" if value >= 100 else f"{value:g}"
 
 
 def _percent(share: float) -> str:

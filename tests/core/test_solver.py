@@ -58,7 +58,7 @@ def chain(sought: Proportions, widest: int) -> list[NiNConfig]:
 # --- maximality -------------------------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data(), config=networks(), quantity=st.sampled_from(QUANTITIES))
 def test_the_answer_is_the_last_of_all_within_the_budget(
     data: st.DataObject, config: NiNConfig, quantity: str

@@ -16,8 +16,8 @@ class Subject:
     Attributes:
         config: the sidebar's network.
         network: its summary for `batch_size` images.
-        base: the name of the preset to compare it with.
-        other: that preset's summary for as many images.
+        base: the name of the preset or pinned network to compare it with.
+        other: that network's summary for as many images, under that name.
         batch_size: images in a training step.
     """
 
