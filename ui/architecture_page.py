@@ -14,11 +14,12 @@ import streamlit as st
 from nin_core import NiNConfig, summarize
 from nin_core.summary import MAX_BATCH_SIZE
 from ui import architecture, notes, numbers
-from ui.laboratory import Subject, compare, counters, layers, pinned
+from ui.laboratory import Subject, compare, counters, layers, memory, pinned
 
 VIEWS: dict[str, tuple[str, Callable[[Subject], None]]] = {
     "layers": ("Layer by layer", layers.show),
     "compare": ("Compare", compare.show),
+    "memory": ("Memory and time", memory.show),
     "counters": ("Why tools disagree", counters.show),
 }
 
@@ -47,7 +48,8 @@ def _choices(config: NiNConfig) -> tuple[str, NiNConfig, int]:
             "Batch size",
             1,
             MAX_BATCH_SIZE,
-            architecture.BATCH_SIZE,
+            # A view may move it too: what is there already is not a default's to set.
+            "min" if "architecture:batch" in st.session_state else architecture.BATCH_SIZE,
             key="architecture:batch",
             persist_state="session",
             width=150,
