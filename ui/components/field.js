@@ -21,9 +21,9 @@ function newRoot(parent) {
   host.className = "nin-field-host";
   host.innerHTML = `<div class="nin-field">
     <div class="nin-field-controls">
-      <label>Layer <select></select></label>
-      <label>Row <input type="number" name="row" min="0" step="1"></label>
-      <label>Column <input type="number" name="column" min="0" step="1"></label>
+      <label>Layer <select aria-label="Layer"></select></label>
+      <label>Row <input type="number" name="row" aria-label="Row" min="0" step="1"></label>
+      <label>Column <input type="number" name="column" aria-label="Column" min="0" step="1"></label>
     </div>
     <figure>
       <svg class="nin-field-map" tabindex="0" role="application">
