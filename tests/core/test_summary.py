@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from nin_core import PRESETS, ConfigError, NiNConfig, build_nin, summarize
+from nin_core.model import build_layers
 
 from .strategies import networks
 
@@ -65,12 +67,25 @@ def test_nin_slim_128_row_by_row() -> None:
 
 
 def measure(config: NiNConfig, batch_size: int) -> tuple[dict[str, dict[str, Any]], int]:
-    """What the real module does: per leaf its shapes, parameters and MACs; bytes autograd keeps."""
+    """What the real module does: per leaf its shapes and costs; bytes that autograd keeps.
+
+    What autograd keeps counts for the layer that made it: its output, or a by-product like indices
+    and masks. The images were made by none.
+    """
     model = build_nin(config).train()
     found: dict[str, dict[str, Any]] = {}
+    running: list[str] = []
+    made_by: dict[int, str] = {}
+    alive: list[torch.Tensor] = []  # held, so that no address is used twice
 
     def record(name: str, module: nn.Module) -> None:
-        def hook(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        def begin(module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+            running.append(name)
+
+        def end(module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+            running.pop()
+            alive.append(output)
+            made_by.setdefault(output.untyped_storage().data_ptr(), name)
             macs = 0
             if isinstance(module, nn.Conv2d):
                 macs = output[0].numel() * module.weight[0].numel()
@@ -80,30 +95,37 @@ def measure(config: NiNConfig, batch_size: int) -> tuple[dict[str, dict[str, Any
                 "parameters": sum(p.numel() for p in module.parameters()),
                 "macs": macs,
                 "bytes": output.numel() * output.element_size(),
+                "kept": 0,
             }
 
-        module.register_forward_hook(hook)
+        module.register_forward_pre_hook(begin)
+        module.register_forward_hook(end)
 
     for name, module in model.named_modules():
         if not list(module.children()):
             record(name, module)
 
     own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    kept: dict[int, torch.UntypedStorage] = {}
+    kept: dict[int, tuple[torch.UntypedStorage, str]] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own and storage.nbytes():
-            kept[storage.data_ptr()] = storage  # held, so that no address is used twice
+            kept.setdefault(storage.data_ptr(), (storage, running[-1]))
         return tensor
 
     images = torch.rand(batch_size, config.in_channels, config.image_size, config.image_size)
+    made_by[images.untyped_storage().data_ptr()] = "images"
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         model(images)
-    return found, sum(storage.nbytes() for storage in kept.values())
+    for address, (storage, layer) in kept.items():
+        maker = made_by.get(address, layer)
+        if maker != "images":
+            found[maker]["kept"] += storage.nbytes()
+    return found, sum(storage.nbytes() for storage, _ in kept.values())
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(config=networks(), batch_size=st.integers(2, 4))
 def test_agrees_with_the_real_module(config: NiNConfig, batch_size: int) -> None:
     summary = summarize(config, batch_size)
@@ -116,36 +138,67 @@ def test_agrees_with_the_real_module(config: NiNConfig, batch_size: int) -> None
         assert layer.parameters == real["parameters"]
         assert layer.macs == real["macs"]
         assert layer.activation_bytes == real["bytes"]
+        assert layer.saved_bytes == real["kept"]
     assert summary.saved_bytes == kept
 
 
-@settings(max_examples=60, deadline=None)
-@given(config=networks())
-def test_receptive_field_agrees_with_gradients(config: NiNConfig) -> None:
-    """The span of input pixels that reach one value, in a copy large enough not to be clipped.
+_LARGEST = 96  # pixels: of the images whose gradients are looked at
 
-    Weights are set to one and activations left out, so that no path cancels another.
+
+def reach(value: torch.Tensor, image: torch.Tensor) -> tuple[int, int]:
+    """The first and last image column that a value depends on; rows are checked to be the same."""
+    (gradient,) = torch.autograd.grad(value, image, retain_graph=True)
+    columns, rows = (gradient[0].abs().sum(axes).nonzero().flatten() for axes in ((0, 1), (0, 2)))
+    assert columns.tolist() == rows.tolist()
+    return int(columns[0]), int(columns[-1])
+
+
+@settings(max_examples=200, deadline=None)
+@given(config=networks())
+def test_receptive_fields_agree_with_gradients(config: NiNConfig) -> None:
+    """The image pixels that reach a value of the real modules, for every layer.
+
+    All weights are positive and all pooling averages, so that no path cancels another or loses
+    against it. The image is as large as the deepest layer's field (and its neighbour's) needs.
     """
-    layers = [layer for layer in summarize(config).layers if layer.kernel_size]
-    last = layers[-1]
-    size = last.receptive_field + 4 * last.effective_stride
+    config = replace(
+        config,
+        global_pool="avg",
+        blocks=tuple(
+            replace(block, pool=block.pool and replace(block.pool, mode="avg"))
+            for block in config.blocks
+        ),
+    )
+    # Where the field of each layer's first value begins; padding moves it out of the image.
+    layers, begins, begin, stride, size = [], [], 0, 1, 1
+    for layer in summarize(config).layers:
+        begin -= layer.padding * stride
+        field, stride = layer.receptive_field, layer.effective_stride
+        needed = field + 3 * stride - 2 * begin
+        if layer.kind == "global_avg_pool" or needed > _LARGEST:
+            break
+        size = max(size, needed)
+        layers.append(layer)
+        begins.append(begin)
+    model = build_layers(config.plan()[: len(layers)]).double().eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.fill_(0 if "bias" in name else 1 / parameter[0].numel())
     image = torch.ones(1, config.in_channels, size, size, dtype=torch.float64, requires_grad=True)
-    value = image
-    for layer in layers:
-        window = (layer.kernel_size, layer.stride, 0)
-        if layer.kind.startswith("conv"):
-            weight = torch.ones(1, value.shape[1], layer.kernel_size, layer.kernel_size).double()
-            value = nn.functional.conv2d(value, weight, None, layer.stride)
-        else:
-            value = nn.functional.avg_pool2d(value, *window)
-    assert value.shape[-1] >= 2
-    here, right = value[0, 0, 0, 0], value[0, 0, 0, 1]
-    (gradient,) = torch.autograd.grad(here, image, retain_graph=True)
-    (shifted,) = torch.autograd.grad(right, image)
-    columns = gradient[0, 0].abs().sum(0).nonzero().flatten()
-    moved = shifted[0, 0].abs().sum(0).nonzero().flatten()
-    assert int(columns[-1] - columns[0]) + 1 == last.receptive_field
-    assert int(moved[0] - columns[0]) == last.effective_stride
+    outputs: list[torch.Tensor] = []
+    for module in model.modules():
+        if not list(module.children()):
+            module.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    model(image)
+    for layer, begin, output in zip(layers, begins, outputs, strict=True):
+        if layer.kind == "relu":
+            continue  # sees what the layer before it sees
+        inside = -(begin // layer.effective_stride)  # the first cell that sees no padding
+        first, last = reach(output[0, 0, inside, inside], image)
+        assert first == begin + inside * layer.effective_stride
+        assert last - first + 1 == layer.receptive_field
+        following = reach(output[0, 0, inside + 1, inside + 1], image)
+        assert following[0] - first == layer.effective_stride
 
 
 @settings(max_examples=100, deadline=None)
