@@ -1,4 +1,4 @@
-"""The command line: `python -m nin_core summary|train|runs|data`.
+"""The command line: `python -m nin_core summary|train|export|runs|data`.
 
 Choices made here:
 
@@ -8,7 +8,7 @@ Choices made here:
   has learned, and exits with 130 as a shell expects.
 * `train` works in this very process, but its run is in the store like any other: the dashboard
   shows it live and can stop it.
-* `summary` imports neither PyTorch nor the store.
+* `summary` and `export` (but for ONNX) import neither PyTorch nor the store.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .checks import ConfigError
+from .checks import ConfigError, choice
 from .config import PRESETS, NiNConfig, preset
 from .datasets import DATASETS
 from .recipes import RECIPES
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .store import Run, RunStore
     from .training import EpochEvent, StepEvent
 
+FORMATS = ("pytorch", "pytest", "json", "onnx")
 EVENT_FIELDS = (
     "epoch",
     "step",
@@ -55,7 +57,8 @@ class CommandError(Exception):
 def _summary(options: argparse.Namespace) -> int:
     network = _network(options)
     table = summarize(network, options.batch_size)
-    name = options.name if network == PRESETS[options.name] else f"{options.name}, changed"
+    same = network == PRESETS.get(options.name)
+    name = options.name if same or options.name not in PRESETS else f"{options.name}, changed"
     if options.json:
         _print_json(
             {
@@ -312,12 +315,61 @@ def _data(options: argparse.Namespace) -> int:
     return 0
 
 
+# --- export -----------------------------------------------------------------------------------
+
+
+def _export(options: argparse.Namespace) -> int:
+    from . import export
+
+    choice(options.format, "--format", FORMATS, field="format")
+    network = _network(options)
+    if options.run is not None and options.format != "onnx":
+        raise ConfigError("--run is for --format onnx; the other formats hold no weights.")
+    if options.format == "onnx":
+        if options.output is None:
+            raise ConfigError("ONNX is no text; --output nin.onnx would work.")
+        return _write(options.output, export.onnx_model(network, _weights(options.run)))
+    if options.format == "pytest":
+        text = export.pytest_code(network, options.batch_size)
+    else:
+        text = {"pytorch": export.pytorch_code, "json": export.to_json}[options.format](network)
+    if options.output is None:
+        print(text, end="")
+        return 0
+    return _write(options.output, text.encode())
+
+
+def _weights(run_id: int | None) -> bytes | None:
+    """The weights of a run."""
+    if run_id is None:
+        return None
+    from .store import RunStore, StoreError
+
+    try:
+        checkpoint = RunStore(create=False).load_checkpoint(run_id)
+    except StoreError as error:
+        raise CommandError(str(error)) from error
+    if checkpoint is None:
+        raise CommandError(f"There is no run #{run_id} with weights.")
+    return checkpoint.blob
+
+
+def _write(name: str, data: bytes) -> int:
+    try:
+        Path(name).write_bytes(data)
+    except OSError as error:
+        raise CommandError(
+            f"The file {name} cannot be written: {error.strerror or error}."
+        ) from error
+    return 0
+
+
 # --- shared -----------------------------------------------------------------------------------
 
 
 def _network(options: argparse.Namespace) -> NiNConfig:
-    """The preset that is named, with the changes that were asked for."""
-    network = preset(options.name)
+    """The network that is named, with the changes that were asked for."""
+    network = _named(options.name)
     if options.widths is not None:
         network = network.with_widths(options.widths)
     changes = {
@@ -326,6 +378,18 @@ def _network(options: argparse.Namespace) -> NiNConfig:
         if getattr(options, name) is not None
     }
     return replace(network, **changes)
+
+
+def _named(name: str) -> NiNConfig:
+    """A preset, or what a file (or stdin) holds as JSON."""
+    if name != "-" and not name.endswith(".json"):
+        return preset(name)
+    from .export import from_json
+
+    try:
+        return from_json(sys.stdin.read() if name == "-" else Path(name).read_bytes())
+    except OSError as error:
+        raise CommandError(f"The file {name} cannot be read: {error.strerror or error}.") from error
 
 
 def _widths(text: str) -> tuple[int, ...]:
@@ -397,7 +461,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m nin_core", description="NiN Explorer on the command line.")
     commands = parser.add_subparsers(
-        title="commands", dest="command", required=True, metavar="summary|train|runs|data"
+        title="commands", dest="command", required=True, metavar="summary|train|export|runs|data"
     )
 
     def add(name: str, action: Any, text: str) -> argparse.ArgumentParser:
@@ -406,7 +470,11 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     def add_network(command: argparse.ArgumentParser) -> None:
-        command.add_argument("name", metavar="NAME", help=f"a preset: {', '.join(PRESETS)}")
+        command.add_argument(
+            "name",
+            metavar="NAME",
+            help=f"a preset ({', '.join(PRESETS)}), a file that `export --format json` wrote, or -",
+        )
         command.add_argument(
             "--widths", type=_widths, help="width of every block but the last, e.g. 96,256,384"
         )
@@ -416,14 +484,18 @@ def _parser() -> argparse.ArgumentParser:
         flags = argparse.BooleanOptionalAction
         command.add_argument("--final-relu", action=flags, help="ReLU after the last convolution")
         command.add_argument("--batch-norm", action=flags, help="batch norm before every ReLU")
+
+    def add_json(command: argparse.ArgumentParser) -> None:
         command.add_argument("--json", action="store_true", help="JSON lines on stdout")
 
     summary = add("summary", _summary, "the layers of a network: shapes, parameters, MACs")
     add_network(summary)
+    add_json(summary)
     summary.add_argument("--batch-size", type=int, default=1, help="images, for memory (1)")
 
     train = add("train", _train, "train a network; the dashboard shows the run, too")
     add_network(train)
+    add_json(train)
     train.add_argument("--recipe", default="fast", help=f"{' or '.join(RECIPES)} (fast)")
     train.add_argument("--dataset", help=", ".join(DATASETS))
     train.add_argument("--epochs", type=int)
@@ -432,6 +504,17 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--learning-rate", type=float)
     train.add_argument("--subset", type=int, help="number of training images to use")
     train.add_argument("--run-name", help="what to call the run")
+
+    export = add("export", _export, "the network as PyTorch code, its test, JSON or ONNX")
+    add_network(export)
+    export.add_argument(
+        "--format", default="pytorch", metavar="|".join(FORMATS), help="what to write (pytorch)"
+    )
+    export.add_argument("--output", help="the file to write; without it, stdout")
+    export.add_argument(
+        "--batch-size", type=int, default=64, help="images, for pytest's bytes (64)"
+    )
+    export.add_argument("--run", type=int, help="the run whose weights ONNX gets (untrained)")
 
     runs = add("runs", _runs, "list the runs in the store, newest first, or change one")
     runs.add_argument(
@@ -443,7 +526,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     runs.add_argument("run", nargs="?", type=int, metavar="NUMBER", help="the run's number")
     runs.add_argument("--limit", type=int, default=50, help="how many at most (50)")
-    runs.add_argument("--json", action="store_true", help="JSON lines on stdout")
+    add_json(runs)
 
     data = add("data", _data, "find or fetch a data set, verify it, and say where it is")
     data.add_argument("name", metavar="NAME", help=", ".join(DATASETS))

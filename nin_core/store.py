@@ -199,6 +199,11 @@ class Run:
         return self.state in ACTIVE
 
     @property
+    def imported(self) -> bool:
+        """Whether its weights came from elsewhere, so that it was finished without a step."""
+        return self.state == "finished" and self.step == 0
+
+    @property
     def progress(self) -> float:
         """Share of its steps that are done, 0 to 1."""
         return min(self.step / self.total_steps, 1.0) if self.total_steps else 0.0

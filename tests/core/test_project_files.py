@@ -16,6 +16,7 @@ import pytest
 
 from tests.prerequisites import PROJECT, first_error
 from ui import theme
+from ui.laboratory.export import MAX_WEIGHTS_MB
 
 AA_TEXT = 4.5  # WCAG 2.1, 1.4.3: contrast of normal text, level AA
 THEMES = ("light", "dark")
@@ -60,7 +61,7 @@ def test_every_key_is_one_that_streamlit_knows() -> None:
 def test_the_server_is_private_and_limited() -> None:
     values = dict(flat(config()))
     assert values["server.address"] == "127.0.0.1"
-    assert values["server.maxUploadSize"] == 5
+    assert values["server.maxUploadSize"] == MAX_WEIGHTS_MB
     assert values["browser.gatherUsageStats"] is False
 
 

@@ -49,7 +49,8 @@ def test_the_commands_run(command: str, tmp_path: Path) -> None:
 
 
 def test_every_command_of_the_library_has_an_example() -> None:
-    assert {command.split()[2] for command in COMMANDS} == {"summary", "train", "runs", "data"}
+    shown = {command.split()[2] for command in COMMANDS}
+    assert shown == {"summary", "train", "export", "runs", "data"}
 
 
 def test_the_figures_in_the_text_are_the_computed_ones() -> None:
