@@ -14,11 +14,12 @@ import streamlit as st
 from nin_core import NiNConfig, summarize
 from nin_core.summary import MAX_BATCH_SIZE
 from ui import architecture, notes, numbers
-from ui.laboratory import Subject, compare, counters, export, layers, memory, pinned
+from ui.laboratory import Subject, compare, counters, export, layers, memory, pinned, widths
 
 VIEWS: dict[str, tuple[str, Callable[[Subject], None]]] = {
     "layers": ("Layer by layer", layers.show),
     "compare": ("Compare", compare.show),
+    "widths": ("Widths that fit", widths.show),
     "memory": ("Memory and time", memory.show),
     "counters": ("Why tools disagree", counters.show),
     "export": ("Take it with you", export.show),

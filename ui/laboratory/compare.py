@@ -298,10 +298,10 @@ def comparison_row(comparison: Comparison, network: NetworkSummary, *, style: bo
 _ROW_STYLE = """<style>
 .nin-comparison { border-top: 1px solid rgba(128,128,128,.3); padding: .55rem 0 .1rem; }
 .nin-comparison h4 { font-size: 1rem; margin: 0 0 .3rem; padding: 0; }
-.nin-comparison dl { display: grid; gap: .2rem 1rem; margin: 0;
+.nin-comparison dl { display: grid; gap: .2rem 1rem; margin: 0; padding: 0;
   grid-template-columns: repeat(auto-fit, minmax(8.2rem, 1fr)); }
-.nin-comparison dt { font-size: .78rem; font-weight: 400; opacity: .78; }
-.nin-comparison dd { margin: 0; font-variant-numeric: tabular-nums; }
+.nin-comparison dt { font-size: .78rem; font-weight: 400; opacity: .78; margin: 0; padding: 0; }
+.nin-comparison dd { margin: 0; padding: 0; font-variant-numeric: tabular-nums; }
 .nin-comparison small { margin-left: .5em; font-size: .8rem; opacity: .78; }
 .nin-comparison p { font-size: .88rem; margin: .4rem 0 0; max-width: 52rem; }
 </style>"""
