@@ -437,7 +437,7 @@ class TestAnswer:
     def test_only_the_strongest_tenth(self, model: torch.nn.Sequential) -> None:
         answer = class_maps(model, fed(NETWORK, shape_image()))
         app = opened(view="answer")
-        widget(app, "toggle", "Only the top 10 % of activations").set_value(True).run()
+        widget(app, "toggle", "Top 10 % only").set_value(True).run()
         assert not app.exception
         expected = strongest_activations(answer.maps)
         np.testing.assert_array_equal(pictures(app)["fm-classes"][1], quantise(expected)[0])

@@ -41,6 +41,7 @@ from ui.components.wire import (
 
 _NOT_A_NUMBER = -32768  # int16's lowest, which no rounded value takes
 _DIGITS = 4
+_HEIGHT = 460  # CSS pixels: comfortable on a laptop's screen
 _MOST_CELLS = 8_000_000  # about what one canvas can hold at one pixel a cell
 
 _mount = st.components.v2.component(
@@ -67,6 +68,7 @@ def sprite(
     labels: Sequence[str] | None = None,
     selected: int | None = None,
     pixel: tuple[int, int] | None = None,
+    height: int = _HEIGHT,
     on_click: OnClick = "rerun",
 ) -> Spot | None:
     """Show every channel of a layer as one grid of small maps.
@@ -80,6 +82,7 @@ def sprite(
         selected: outline this channel; None leaves the outline where the user put it.
         pixel: mark this (row, column) in every map. Then the arrow keys stay at it, and with Shift
             they move it.
+        height: CSS pixels that few maps are enlarged to fill; many maps take more.
         on_click: "rerun": a click, or arrow keys, rerun the script (or fragment). A function: it is
             called with the spot first. None: nothing is sent.
 
@@ -99,6 +102,7 @@ def sprite(
         labels=_as_texts(labels, len(values), "labels"),
         selected=selected,
         pixel=pixel,
+        wanted_height=height,
         on_click=on_click,
     )
 
@@ -168,6 +172,7 @@ def _show(
     captions: list[str] | None = None,
     image: np.ndarray | None = None,
     pixel: tuple[int, int] | None = None,
+    wanted_height: int = _HEIGHT,
 ) -> Spot | None:
     check_key(key)
     check_on_click(on_click)
@@ -196,6 +201,7 @@ def _show(
                 "captions": captions,
                 "image": None if image is None else list(image.shape),
                 "selected": selected,
+                "height": wanted_height,
                 "pixel": None if pixel is None else list(pixel),
                 "clicks": on_click is not None,
             },

@@ -39,10 +39,11 @@ def show(scene: Scene) -> None:
         "follows. Global pooling makes one number of each map, its class's logit, and softmax "
         "turns the logits into probabilities."
     )
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    fields = st.container(horizontal=True, vertical_alignment="bottom")
+    with fields:
         pooling = _choose_pooling(own)
         only_strongest = st.toggle(
-            "Only the top 10 % of activations",
+            "Top 10 % only",
             key="fm:strongest",
             persist_state="session",
             help="As in the paper's figure 4: of all values in all class maps, only the largest "
@@ -50,20 +51,22 @@ def show(scene: Scene) -> None:
             "map.",
         )
     answer = pooled_as(own, pooling)
+    shown = np.arange(len(names))
+    if len(names) > MAX_CLASS_MAPS:
+        shown = np.argsort(-answer.logits, kind="stable")[:MAX_CLASS_MAPS]
+    best = int(answer.logits.argmax())
+    with fields:
+        chosen = _choose_class(answer, names, [int(i) for i in shown], best)
     if pooling != own.global_pool:
         st.caption(
             f":material/info: This network was built with the {_POOLING[own.global_pool]}; the "
             f"{_POOLING[pooling]} of its maps is an experiment, which it did not learn for."
         )
-    shown = np.arange(len(names))
     if len(names) > MAX_CLASS_MAPS:
-        shown = np.argsort(-answer.logits, kind="stable")[:MAX_CLASS_MAPS]
         st.caption(
             f"Of {len(names)} classes, these are the {MAX_CLASS_MAPS} with the largest logits."
         )
     maps = strongest_activations(own.maps, SHARE) if only_strongest else own.maps
-    best = int(answer.logits.argmax())
-    chosen = _choose_class(answer, names, [int(i) for i in shown], best)
 
     def take(click: dict[str, Any]) -> None:
         st.session_state[_class_key(len(names))] = int(shown[click["channel"]])
@@ -92,9 +95,7 @@ def _choose_pooling(own: ClassMaps) -> str:
         "Pool by",
         options,
         key=key,
-        format_func=lambda how: (
-            f"{_POOLING[how].capitalize()}{' (its own)' if how == own.global_pool else ''}"
-        ),
+        format_func=lambda how: _POOLING[how].capitalize(),
         required=True,
         persist_state="session",
     )
@@ -116,7 +117,7 @@ def _choose_class(answer: ClassMaps, names: tuple[str, ...], shown: list[int], b
         key=key,
         format_func=lambda i: f"{names[i]} · logit {tables.value(answer.logits[i])}",
         persist_state="session",
-        width=300,
+        width=250,
     )
 
 

@@ -1,4 +1,4 @@
-"""Choices that views share: before or after ReLU, which part of many maps, which channels."""
+"""Choices that views share: which part of many maps, which channels."""
 
 from __future__ import annotations
 
@@ -13,19 +13,6 @@ if TYPE_CHECKING:
     from nin_core.features import Array
 
 PICTURE_VALUES = 1_000_000  # at most in one picture of maps; more come in parts
-
-
-def choose_side() -> str:
-    """Whether maps are shown "after" or "before" the ReLU."""
-    keep_valid("fm:side", ["after", "before"])
-    return st.segmented_control(
-        "What comes out",
-        ["after", "before"],
-        key="fm:side",
-        format_func={"after": "After ReLU", "before": "Before ReLU"}.get,
-        required=True,
-        persist_state="session",
-    )
 
 
 def choose_part(maps: Array, key: str, what: str) -> tuple[int, Array]:

@@ -1,7 +1,8 @@
 """Figures of the Feature maps page, as plain dicts for `ui.components.plot`. Pure: no widgets.
 
-All signed values share one kind of scale: blue above zero, orange below, zero in the page's own
-colour, equally far to both ends.
+All signed values share one kind of scale: blue above zero, orange below, as in the pictures of
+maps, and nothing at zero, where the page shows through, in light and in dark. It is equally long to
+both ends, and colours small values more strongly than a straight line would.
 """
 
 from __future__ import annotations
@@ -13,8 +14,22 @@ import numpy as np
 
 from ui.feature_views.tables import DOWN, UP
 
-ZERO = "var(--st-background-color)"
-SIGNED = [[0, DOWN], [0.5, ZERO], [1, UP]]
+_HALF = 0.3  # of the reach: where half the colour is there
+
+
+def _faded(color: str, alpha: float) -> str:
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha})"
+
+
+SIGNED = [
+    [0, _faded(DOWN, 1)],
+    [0.5 - _HALF / 2, _faded(DOWN, 0.5)],
+    [0.5, _faded(DOWN, 0)],
+    [0.5, _faded(UP, 0)],
+    [0.5 + _HALF / 2, _faded(UP, 0.5)],
+    [1, _faded(UP, 1)],
+]
 _STRIP = 26  # pixels a row of numbers
 _FRAME = 62  # pixels for the axis
 
@@ -156,6 +171,7 @@ def patch_times_kernel(
                 "y": 1,
                 "xref": "paper",
                 "yref": "paper",
+                "xanchor": "center",
                 "yanchor": "bottom",
                 "showarrow": False,
             }

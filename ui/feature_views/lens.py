@@ -26,12 +26,13 @@ from ui import numbers
 from ui.components import plot, sprite
 from ui.feature_subject import keep_valid, model_of, percent
 from ui.feature_views import Scene, computed, figures, tables
-from ui.feature_views.choices import channel_list, choose_part, choose_side, map_count
+from ui.feature_views.choices import channel_list, choose_part, map_count
 from ui.feature_views.stages import Stage, layers_of, stages
 
 if TYPE_CHECKING:
     from nin_core.features import Array, PixelTrace
 
+MAPS_HEIGHT = 230  # pixels of the maps to click in; more of them scroll
 MOST_SIDE = 512  # rows or columns of a weight matrix that are drawn at once
 
 _LAYER = "fm:lens:layer"
@@ -81,9 +82,9 @@ def show(scene: Scene) -> None:
         )
         return
     st.caption(
-        "A pixel's channels are one vector, and the 1×1 convolutions are a dense network for it: "
-        "W·x + b, then ReLU, with the same weights at every pixel. Click a pixel in any map to "
-        "follow it; the fields do the same, and in the maps Shift with the arrow keys."
+        "x, what the k×k convolution leaves at a pixel, is one vector, and the 1×1 convolutions "
+        "are a dense network for it, the same at every pixel. Click a pixel to follow it, type it, "
+        "or move it in the maps with Shift and the arrow keys."
     )
     keep_valid(_LAYER, choices)
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -91,21 +92,25 @@ def show(scene: Scene) -> None:
             "Maps to click in",
             list(choices),
             key=_LAYER,
-            format_func=lambda name: choices[name].title,
+            format_func=lambda name: choices[name].title.partition(" + ")[0],
             persist_state="session",
-            width=300,
+            width=290,
         )
         stage = choices[chosen]
         block = [other for other in every if other.block == stage.block]
         maps = computed.maps(scene, layers_of(block))
-        shown = stage.after
-        if stage.before != stage.after:
-            shown = stage.after if choose_side() == "after" else stage.before
         followed = all(np.isfinite(values).all() for values in maps.values())
         pixel = None
         if followed:
             with st.container(horizontal=True, width="content", wrap=False):
                 pixel = _pixel(maps[stage.after])
+        shown = stage.after
+        if stage.before != stage.after and st.toggle(
+            "Before ReLU", key="fm:lens:before", persist_state="session", width="content"
+        ):
+            shown = stage.before
+    if pixel is not None:
+        _settle_channels(block, maps, pixel)
     _picture(stage, maps[shown], pixel)
     if pixel is None:
         st.warning(
@@ -118,7 +123,6 @@ def show(scene: Scene) -> None:
     vector = maps[block[0].after][:, pixel[0], pixel[1]]
     trace = trace_vector(model_of(scene.subject), vector, stage.block, *pixel)
     look = Look(scene, block, maps, *pixel, trace)
-    _settle_channels(look)
     _show_strips(look)
     keep_valid(_QUESTION, _QUESTIONS)
     question = st.segmented_control(
@@ -177,18 +181,18 @@ def _pixel(maps: Array) -> tuple[int, int]:
         pixel = np.unravel_index(np.abs(maps).max(axis=0).argmax(), (height, width))
     values = []
     for index, (name, key, side) in enumerate(
-        zip(("row", "column"), keys, (height, width), strict=True)
+        zip(("Row", "Column"), keys, (height, width), strict=True)
     ):
         if pixel is not None and 0 <= pixel[index] < side:
             st.session_state[key] = int(pixel[index])
         value = st.number_input(
-            f"Pixel's {name}",
+            name,
             0,
             side - 1,
             key=key,
-            width=120,
+            width=96,
             persist_state="session",
-            help=f"0 to {side - 1}; clicking a pixel in a map sets it.",
+            help=f"The pixel's {name.lower()}, 0 to {side - 1}; clicking in a map sets it.",
         )
         values.append(int(value))
     return values[0], values[1]
@@ -213,16 +217,16 @@ def _picture(stage: Stage, maps: Array, pixel: tuple[int, int] | None) -> None:
             labels=[str(number) for number in range(start, start + len(part))] if start else None,
             selected=selected,
             pixel=pixel,
+            height=MAPS_HEIGHT,
             on_click=take,
         )
 
 
-def _settle_channels(look: Look) -> None:
+def _settle_channels(block: list[Stage], maps: dict[str, Array], pixel: tuple[int, int]) -> None:
     """Where no channel was chosen yet: the strongest one at this pixel, in each layer."""
-    steps = range(1, len(look.trace.steps) + 1)
-    keep_valid(_step_key(look.number), steps)
-    for stage in look.block:
-        values = look.maps[stage.before][:, look.row, look.column]
+    keep_valid(_step_key(block[0].block), range(1, len(block)))
+    for stage in block:
+        values = maps[stage.before][:, pixel[0], pixel[1]]
         keep_default(_channel_key(stage, len(values)), int(values.argmax()), len(values))
 
 
@@ -269,6 +273,7 @@ def _choose_channel(look: Look, stage: Stage, label: str) -> int:
 def _show_strips(look: Look) -> None:
     """The pixel's vector at every point of its way, one row of cells each."""
     st.markdown(f"##### Pixel ({look.row}, {look.column}) through block {look.number}'s 1×1 layers")
+    st.caption("Framed are the channels looked at below; a click on a cell frames it.")
     rows = _strip_rows(look)
     marks = []
     for number, (_, stage, _) in enumerate(rows):
@@ -382,7 +387,7 @@ def _patch(look: Look) -> None:
     own = look.maps[stage.before][channel, look.row, look.column]
     value = float(look.inputs[channel, look.row, look.column])
     after = [] if stage.before == stage.after else [(stage.title.partition(" + ")[2], "", value)]
-    names = "Input channel" if count > 1 or scene.picture.shown.ndim == 3 else "The picture"
+    names = "Input channel" if count > 1 else "Input"
     st.html(tables.patch_table(patch, names, after))
     st.caption(
         f"The convolution itself, in float32, gives {tables.value(own)} here: "
@@ -417,8 +422,9 @@ def _dense(look: Look) -> None:
         tables.comparison_table("Largest difference, convolution less nn.Linear", columns, rows)
     )
     out, entering = look.trace.steps[0].weight.shape
-    bias = ".bias" if f"block{look.number}.bn_1" not in look.maps else None
+    bias = look.trace.steps[0].normalized is None  # otherwise the batch norm has it
     lines = [
+        f"# x: the maps of {look.block[0].after}, 1×{numbers.shape(look.inputs.shape)}",
         f'conv = model.get_submodule("{look.trace.steps[0].layer}")',
         f"linear = torch.nn.Linear({entering}, {out}{'' if bias else ', bias=False'})",
         "linear.weight.data = conv.weight.data[:, :, 0, 0]",

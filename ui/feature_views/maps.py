@@ -14,7 +14,7 @@ import streamlit as st
 from ui.components import sprite
 from ui.feature_subject import keep_valid
 from ui.feature_views import Scene, computed, lens
-from ui.feature_views.choices import choose_part, choose_side, map_count
+from ui.feature_views.choices import choose_part, map_count
 from ui.feature_views.stages import Stage, layers_of, stages
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def show(scene: Scene) -> None:
     st.caption(_explanation(stage))
     shown = stage.after
     if stage.before != stage.after:
-        shown = stage.after if choose_side() == "after" else stage.before
+        shown = stage.after if _choose_side() == "after" else stage.before
     if stage.kind == "conv1x1" and stage.entering:
         left, right = st.columns(2)
         with left:
@@ -53,6 +53,19 @@ def show(scene: Scene) -> None:
         _picture(stage, maps[shown], "after", "")
     if len(block) > 1:
         _way_to_the_lens(stage, block, maps)
+
+
+def _choose_side() -> str:
+    """Whether maps are shown "after" or "before" the ReLU."""
+    keep_valid("fm:side", ["after", "before"])
+    return st.segmented_control(
+        "What comes out",
+        ["after", "before"],
+        key="fm:side",
+        format_func={"after": "After ReLU", "before": "Before ReLU"}.get,
+        required=True,
+        persist_state="session",
+    )
 
 
 def _explanation(stage: Stage) -> str:

@@ -48,12 +48,13 @@ STYLE = f"""
   text-align: right; }}
 .nin-cells td.peak {{ outline: 2px solid {theme.HEAD}; outline-offset: -2px; font-weight: 600; }}
 .nin-scroll {{ overflow-x: auto; }}
-.st-key-fm-lens-maps {{ max-height: 300px; overflow-y: auto; }}
+.st-key-fm-lens-maps {{ max-height: 290px; overflow-y: auto; }}
 </style>
 """
 
 LISTED = 8  # terms of a sum, or classes, before "others"
 MOST_CELLS = 64  # of a class map that are written out as numbers
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _DIGITS = 5  # of the largest number in a sum
 
 
@@ -122,7 +123,9 @@ def sum_table(
     """
     order = terms.order[:listed]
     figures = ledger([terms.products[i] for i in order], terms.bias, terms.total)
-    largest = float(np.abs(terms.products).max(initial=0.0))
+    others = terms.order[listed:]
+    rest = float(terms.products[others].sum())
+    largest = max(abs(rest), abs(terms.bias), float(np.abs(terms.products).max(initial=0.0)))
     rows = [
         f"<tr><th>{i}</th><td class='number'>{value(terms.weights[i])}</td>"
         f"<td class='number'>× {value(terms.inputs[i])}</td>"
@@ -130,9 +133,8 @@ def sum_table(
         f"{signed_bar(terms.products[i], largest)}</tr>"
         for i, figure in zip(order, figures.terms, strict=True)
     ]
-    others = terms.order[listed:]
-    rows.append(_rest_row(len(others), figures, float(terms.products[others].sum()), largest, 3))
-    rows.append(_row("bias b", "", figures.bias, figures.decimals, terms.bias, largest))
+    rows.append(_rest_row(len(others), figures, rest, largest))
+    rows.append(_row("bias b", figures.bias, figures.decimals, terms.bias, largest))
     rows.append(
         f"<tr class='total chosen'><th colspan='3'>W·x + b</th>"
         f"<td class='number'>{fixed(figures.total, figures.decimals)}</td><td></td></tr>"
@@ -157,13 +159,20 @@ def patch_table(
     order = np.argsort(-np.abs(patch.by_input), kind="stable")
     shown, others = order[:listed], order[listed:]
     figures = ledger([patch.by_input[i] for i in shown], patch.bias, patch.total)
-    largest = float(np.abs(patch.by_input).max(initial=0.0))
+    rest = float(patch.by_input[others].sum())
+    largest = max(abs(rest), abs(patch.bias), float(np.abs(patch.by_input).max(initial=0.0)))
     rows = [
-        _row(str(i), "", figure, figures.decimals, patch.by_input[i], largest)
+        _row(
+            str(i) if len(order) > 1 else "patch × kernel",
+            figure,
+            figures.decimals,
+            patch.by_input[i],
+            largest,
+        )
         for i, figure in zip(shown, figures.terms, strict=True)
     ]
-    rows.append(_rest_row(len(others), figures, float(patch.by_input[others].sum()), largest, 3))
-    rows.append(_row("bias b", "", figures.bias, figures.decimals, patch.bias, largest))
+    rows.append(_rest_row(len(others), figures, rest, largest))
+    rows.append(_row("bias b", figures.bias, figures.decimals, patch.bias, largest))
     rows.append(
         f"<tr class='total chosen'><th colspan='3'>sum + b</th>"
         f"<td class='number'>{fixed(figures.total, figures.decimals)}</td><td></td></tr>"
@@ -186,22 +195,18 @@ def _after_rows(after: Sequence[tuple[str, str, float]], decimals: int) -> list[
     ]
 
 
-def _row(name: str, how: str, figure: float, decimals: int, exact: float, largest: float) -> str:
+def _row(name: str, figure: float, decimals: int, exact: float, largest: float) -> str:
     return (
-        f"<tr><th colspan='2'>{escape(name)}</th><td class='number'>{escape(how)}</td>"
+        f"<tr><th colspan='3'>{escape(name)}</th>"
         f"<td class='number'>{fixed(figure, decimals)}</td>{signed_bar(exact, largest)}</tr>"
     )
 
 
-def _rest_row(count: int, figures: Ledger, exact: float, largest: float, span: int) -> str:
+def _rest_row(count: int, figures: Ledger, exact: float, largest: float) -> str:
     if not count and not figures.rest:
         return ""
     name = f"{count} other{'s' if count > 1 else ''}, and rounding" if count else "rounding"
-    return (
-        f"<tr><th colspan='{span}'>{name}</th>"
-        f"<td class='number'>{fixed(figures.rest, figures.decimals)}</td>"
-        f"{signed_bar(exact if count else 0.0, largest)}</tr>"
-    )
+    return _row(name, figures.rest, figures.decimals, exact if count else 0.0, largest)
 
 
 def signed_bar(amount: float, largest: float) -> str:
@@ -234,8 +239,11 @@ def comparison_table(title: str, columns: Sequence[str], rows: Sequence[Sequence
 
 
 def difference(number: float) -> str:
-    """How far two results are apart: "0" where they are the same."""
-    return f"{number:.2g}".replace("-", "−") if number else "0"
+    """How far two results are apart: "0" where they are the same, 5.7·10⁻⁸."""
+    if not 0 < number < 1e-3:
+        return f"{number:.2g}"
+    mantissa, _, exponent = f"{number:.1e}".partition("e")
+    return f"{mantissa}·10{str(int(exponent)).translate(_SUPERSCRIPT)}"
 
 
 # --- classes ----------------------------------------------------------------------------------
