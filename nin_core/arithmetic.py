@@ -270,8 +270,13 @@ def _operations(layer: LayerSummary) -> tuple[Formula, ...]:
             return (made("comparisons", *_less_one_a_window(layer), words),)
         case "avg_pool" | "global_avg_pool":
             return (
-                made("additions", *_less_one_a_window(layer), "Each window is added up,"),
-                made("multiplications", values, numbers, "and divided by its number of values."),
+                made("additions", *_less_one_a_window(layer), "Each window is added up."),
+                made(
+                    "multiplications",
+                    values,
+                    numbers,
+                    "Each sum is divided by the number of values in a window, padding counted.",
+                ),
             )
         case "batch_norm":
             words = "Mean and variance are known in evaluation: what is left is a·x + b a value."

@@ -74,6 +74,11 @@ def window(layer: LayerSummary) -> int:
     return layer.kernel_size or layer.input_shape[1]
 
 
+def pixels_seen(layer: LayerSummary) -> int:
+    """How many of the columns (or rows) of its input the windows of a layer that has some reach."""
+    return layer.input_shape[1] - lost_pixels(layer)
+
+
 def lost_pixels(layer: LayerSummary) -> int:
     """How many of the columns (or rows) of its input no window of the layer reaches.
 

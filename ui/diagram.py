@@ -31,7 +31,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from nin_core import LayerSummary, NetworkSummary, NiNConfig, summarize
-from ui import notes, numbers
+from nin_core.operations import lost_pixels, pixels_seen
+from ui import numbers
 from ui.diagram_shapes import SLANT, STYLE, SYMBOLS, role_of, volume
 
 # Pixels of a page's text column: a telephone, and windows of 1024, 1280 and 1440 with the sidebar.
@@ -272,8 +273,10 @@ def _warnings(network: NetworkSummary) -> dict[str, list[str]]:
     for row in network.layers:
         if row is exceeds and row.kernel_size:
             found.setdefault(row.name, []).append(f"field {row.receptive_field} > {size} px")
-        if row.kernel_size and (seen := notes.pixels_seen(row)) < row.input_shape[1]:
-            found.setdefault(row.name, []).append(f"sees {seen} of {row.input_shape[1]} px")
+        if lost_pixels(row):
+            found.setdefault(row.name, []).append(
+                f"sees {pixels_seen(row)} of {row.input_shape[1]} px"
+            )
     return found
 
 

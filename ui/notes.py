@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 
 from nin_core import LayerSummary, NetworkSummary
-from nin_core.operations import lost_pixels
+from nin_core.operations import lost_pixels, pixels_seen
 from ui import numbers
 
 ALEXNET_DENSE = (4096, 4096)
@@ -15,11 +15,6 @@ ALEXNET_DENSE = (4096, 4096)
 def last_convolution(summary: NetworkSummary) -> LayerSummary:
     """The layer that makes the class maps; its receptive field is what one of their values sees."""
     return next(row for row in reversed(summary.layers) if row.kind in ("conv", "conv1x1"))
-
-
-def pixels_seen(row: LayerSummary) -> int:
-    """How many of the columns (or rows) of its input the layer's windows reach."""
-    return row.input_shape[1] - lost_pixels(row)
 
 
 def field_note(summary: NetworkSummary) -> str | None:
@@ -39,7 +34,7 @@ def flooring_note(summary: NetworkSummary) -> str | None:
     lost = [
         (row.name, pixels_seen(row), row.input_shape[1])
         for row in summary.layers
-        if row.kernel_size and pixels_seen(row) < row.input_shape[1]
+        if lost_pixels(row)
     ]
     if not lost:
         return None

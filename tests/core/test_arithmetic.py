@@ -65,7 +65,7 @@ def check(network: NetworkSummary) -> None:
         for formula in formulas:
             assert formula.result == figure(layer, formula.figure), formula
             assert bool(formula.rule) == bool(formula.worked)
-            assert formula.words.endswith((".", ",", ")")), formula
+            assert formula.words.endswith((".", ")")), formula
             if formula.worked:
                 assert value(formula.worked) == formula.result, formula
                 assert same_form(formula), formula

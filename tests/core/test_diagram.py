@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from nin_core import PRESETS, BlockConfig, NiNConfig, PoolConfig, summarize
+from nin_core.operations import lost_pixels, pixels_seen
 from tests.core.strategies import networks
-from ui import diagram, diagram_shapes, home_picture, notes
+from ui import diagram, diagram_shapes, home_picture
 from ui.components.diagram import _checked
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -239,6 +240,6 @@ def test_warnings_stand_where_it_happens(name: str, config: NiNConfig) -> None:
             if layer.kernel_size:
                 expected.append(f"field {layer.receptive_field} > {config.image_size} px")
         before = layer.input_shape[1] if len(layer.input_shape) == 3 else 0
-        if layer.kernel_size and notes.pixels_seen(layer) < before:
-            expected.append(f"sees {notes.pixels_seen(layer)} of {before} px")
+        if lost_pixels(layer):
+            expected.append(f"sees {pixels_seen(layer)} of {before} px")
         assert shown.get(layer.name, []) == expected
