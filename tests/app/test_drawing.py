@@ -19,7 +19,8 @@ from nin_core.receptive_field import Step, steps_to
 from tests.app.test_architecture import component, page, text
 from tests.core.test_diagram import ODD
 from ui import diagram, theme
-from ui.components import field
+from ui.components import field, svg
+from ui.components.diagram import _checked
 from ui.laboratory import drawing
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -144,3 +145,37 @@ def test_the_real_picture_is_the_data_sets_first(fashion_mnist: Any) -> None:
     sample = sample_image.sample_image()
     assert sample.title == "Fashion-MNIST, first test image (Ankle boot)"
     assert (sample.pixels == fashion_mnist.test_images[0, 0].numpy()).all()
+
+
+# --- the drawing component --------------------------------------------------------------------
+
+MARKUP = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 4">{}</svg>'
+
+
+@pytest.mark.parametrize(
+    ("inside", "sentence"),
+    [
+        ("<style>a{fill:URL(//x.y/z)}</style>", "must not load"),
+        (r"<style>a{fill:\75rl(//x.y/z)}</style>", "must not load"),
+        ('<rect fill="&#117;rl(//x.y/z)"/>', "must not load"),
+        ("<style>@&#105;mport 'x'</style>", "must not load"),
+        ('<g ONCLICK="x"/>', "attribute onclick"),
+        ('<g xmlns:xlink="http://www.w3.org/1999/xlink" xlink:href="//x.y"/>', "attribute href"),
+        ("<foreignObject/>", "must not hold <foreignObject>"),
+    ],
+)
+def test_a_drawing_that_loads_or_runs_something_is_refused(inside: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        svg(MARKUP.format(inside), key="k")
+    with pytest.raises(ValueError, match=sentence):
+        svg({0: MARKUP.format(""), 500: MARKUP.format(inside)}, key="k")
+
+
+def test_harmless_drawings_are_not_refused() -> None:
+    inside = r'<rect fill="url(#hatch)"/><text>C:\curl &amp; @home &#8594;</text><g data-id="a"/>'
+    assert _checked(MARKUP.format(inside)) == {"a"}
+
+
+def test_there_must_be_a_drawing() -> None:
+    with pytest.raises(ValueError, match="at least one drawing"):
+        svg({}, key="k")

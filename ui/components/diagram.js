@@ -1,6 +1,7 @@
 // Shows an SVG drawing. Python's half is diagram.py, which has checked the markup.
 
 const SCALE = 2; // pixels of the PNG a unit of the drawing
+const MARGIN = 16; // units around the drawing in a file
 
 export default function ({ data, parentElement, setTriggerValue }) {
   if (!data) return;
@@ -123,15 +124,23 @@ function file(root) {
     escaped(theme.getPropertyValue(name).trim() || fallback || "inherit"),
   );
   const drawing = parsed(plain);
-  const { width, height } = drawing.viewBox.baseVal;
-  drawing.setAttribute("width", width);
-  drawing.setAttribute("height", height);
+  const box = drawing.viewBox.baseVal;
+  const place = {
+    x: box.x - MARGIN,
+    y: box.y - MARGIN,
+    width: box.width + 2 * MARGIN,
+    height: box.height + 2 * MARGIN,
+  };
+  drawing.setAttribute("viewBox", Object.values(place).join(" "));
   const ground = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-  ground.setAttribute("width", "100%");
-  ground.setAttribute("height", "100%");
+  for (const [name, value] of Object.entries(place)) {
+    ground.setAttribute(name, value);
+    if (name === "width" || name === "height") drawing.setAttribute(name, value);
+  }
   ground.setAttribute("fill", theme.getPropertyValue("--st-background-color").trim() || "#ffffff");
   drawing.prepend(ground);
-  return { text: new XMLSerializer().serializeToString(drawing), width, height };
+  const text = new XMLSerializer().serializeToString(drawing);
+  return { text, width: place.width, height: place.height };
 }
 
 /** A variable's value as text of an XML element or attribute. */
