@@ -142,14 +142,14 @@ _HEAD = "global pooling"
 
 def _fvcore(v: _Values) -> list[Term]:
     return [
-        Term(_NORM, "a scaling and a shift a value", 2, v.normed),
+        Term(_NORM, "scale and shift each value", 2, v.normed),
         Term(_HEAD, "1 a value averaged; maxima are free", 1, v.averaged_from),
     ]
 
 
 def _thop(v: _Values) -> list[Term]:
     return [
-        Term(_NORM, "4 a value: subtract, divide, scale, shift", 4, v.normed),
+        Term(_NORM, "subtract, divide, scale, shift each value", 4, v.normed),
         Term(_POOLING, "1 an average given; maxima are free", 1, v.averages),
         Term(_HEAD, "1 a value averaged", 1, v.averaged_from),
         Term(_HEAD, "a division an average", 1, v.global_averages),
@@ -158,23 +158,23 @@ def _thop(v: _Values) -> list[Term]:
 
 def _torchinfo(v: _Values) -> list[Term]:
     return [
-        Term(_BIASES, "1 addition a value of each convolution with biases", 1, v.biased),
-        Term(_NORM, "1 a parameter, however many values it meets", 1, v.norm_parameters),
+        Term(_BIASES, "1 a value that gets one", 1, v.biased),
+        Term(_NORM, "1 a parameter, not 1 a value", 1, v.norm_parameters),
     ]
 
 
 def _ptflops(v: _Values) -> list[Term]:
     return [
-        Term(_BIASES, "1 addition a value of each convolution with biases", 1, v.biased),
-        Term(_NORM, "a scaling and a shift a value", 2, v.normed),
-        Term(_RELU, "1 a value, counted twice: as a module and as a function", 2, v.relu),
-        Term(_POOLING, "1 a value going in, counted twice like ReLU", 2, v.pooled_from),
-        Term(_HEAD, "1 a value going in, counted twice like ReLU", 2, v.head_from),
+        Term(_BIASES, "1 a value that gets one", 1, v.biased),
+        Term(_NORM, "scale and shift each value", 2, v.normed),
+        Term(_RELU, "1 a value, but counted twice: as module and as function", 2, v.relu),
+        Term(_POOLING, "1 a value that goes in, counted twice, too", 2, v.pooled_from),
+        Term(_HEAD, "1 a value that goes in, counted twice, too", 2, v.head_from),
     ]
 
 
 def _flop_counter_mode(v: _Values) -> list[Term]:
-    return [Term("additions", "multiplication and addition count one each", 1, v.macs)]
+    return [Term("additions", "each beside its multiplication", 1, v.macs)]
 
 
 class _Rule(NamedTuple):
@@ -193,9 +193,7 @@ _RULES = (
 
 
 def _count(rule: _Rule, v: _Values) -> ToolCount:
-    convolutions = Term(
-        "convolutions", "1 a multiply-accumulate, as everywhere on this page", 1, v.macs
-    )
+    convolutions = Term("convolutions", "1 a multiply-accumulate", 1, v.macs)
     terms = [term for term in rule.terms(v) if term.count]
     named = {term.name for term in terms}
     has = {

@@ -23,11 +23,11 @@ def cards(config: NiNConfig) -> dict[str, list[int]]:
     html = counters.ledger(count_like_tools(network), network.total_macs)
     tree = ElementTree.fromstring(html[html.index("<div") :])
     found = {}
-    for section in tree:
-        rows = section.findall("./table/tbody/tr") + section.findall("./table/tfoot/tr")
-        title = section.find("h4")
-        assert title is not None and title.text
-        found[title.text] = [int((row.find("td").text or "").replace(",", "")) for row in rows]
+    for section in tree.iter("section"):
+        figures = [
+            row.findtext("dd") or "" for row in section.iter("div") if row.get("class") != "none"
+        ]
+        found[section.get("aria-label") or ""] = [int(text.replace(",", "")) for text in figures]
     return found
 
 

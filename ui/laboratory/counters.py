@@ -46,9 +46,15 @@ def show(subject: Subject) -> None:
 
 
 def ledger(counts: Sequence[ToolCount], macs: int) -> str:
-    """A card a tool: its figure, and the terms that add up to it."""
-    cards = "".join(_card(count, macs) for count in counts)
-    return f'{_STYLE}<div class="nin-ledger">{cards}</div>'
+    """A column a tool: its figure, and the terms that add up to it, in rows that all share.
+
+    Where there is no room for columns they are cards, without the rows of what is not counted.
+    """
+    counted = {term.name for count in counts for term in count.terms}
+    rows = [name for name in TERM_COLORS if name in counted]
+    cards = "".join(_card(count, rows, macs) for count in counts)
+    style = _STYLE.replace("ROWS", str(len(rows) + 2)).replace("TOOLS", str(len(counts)))
+    return f'{style}<div class="nin-ledger-box"><div class="nin-ledger">{cards}</div></div>'
 
 
 def extras_figure(counts: Sequence[ToolCount]) -> dict[str, Any] | None:
@@ -80,7 +86,12 @@ def extras_figure(counts: Sequence[ToolCount]) -> dict[str, Any] | None:
         "bargap": 0.35,
         "showlegend": True,
         "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "traceorder": "normal"},
-        "yaxis": {"autorange": "reversed", "type": "category", "showgrid": False},
+        "yaxis": {
+            "autorange": "reversed",
+            "type": "category",
+            "showgrid": False,
+            "ticklabelstandoff": 6,
+        },
         "xaxis": {"rangemode": "tozero", "tickformat": "~s"},
         "margin": {"l": 76, "r": 16, "t": 8, "b": 34},
     }
@@ -91,48 +102,62 @@ def _share(count: ToolCount, name: str) -> int:
     return sum(term.count for term in count.terms if term.name == name)
 
 
-def _card(count: ToolCount, macs: int) -> str:
-    rows = "".join(_row(term, first=not index) for index, term in enumerate(count.terms))
+def _card(count: ToolCount, rows: Sequence[str], macs: int) -> str:
     change = numbers.change(count.figure, macs)
     against = "the MACs as they are" if change == "same" else f"{change} against the MACs"
-    missed = f"Not counted: {', '.join(count.leaves_out)}." if count.leaves_out else ""
+    terms = "".join(_row(name, [t for t in count.terms if t.name == name]) for name in rows)
     return (
-        f"<section><h4>{escape(count.tool)}<span>{escape(against)}</span></h4>"
-        f'<table aria-label="{escape(count.tool)}"><tbody>{rows}</tbody><tfoot><tr>'
-        f'<th scope="row">{escape(count.quantity)} it reports</th>'
-        f"<td>{count.figure:,}</td></tr></tfoot></table>"
-        f"<p>{escape(missed)}</p></section>"
+        f'<section aria-label="{escape(count.tool)}"><h4>{escape(count.tool)}'
+        f"<span>{escape(against)}</span></h4><dl>{terms}"
+        f'<div class="total"><dt>{escape(count.quantity)} it reports</dt>'
+        f"<dd>{count.figure:,}</dd></div></dl></section>"
     )
 
 
-def _row(term: Term, *, first: bool) -> str:
-    product = f"<small>{term.each} × {term.values:,}</small>" if term.each > 1 else ""
+def _row(name: str, terms: Sequence[Term]) -> str:
+    """One row of a tool's column; two terms of one name share it."""
+    mark = f'<i style="background:{TERM_COLORS[name]}"></i>'
+    if not terms:
+        return f'<div class="none"><dt>{mark}{escape(name)}</dt><dd>not counted</dd></div>'
+    rules = ", ".join(term.rule for term in terms)
+    products = [f"{term.each} × {term.values:,}" for term in terms if term.each > 1]
+    if len(terms) > 1:
+        products = [" + ".join(f"{term.count:,}" for term in terms)]
+    product = f"<small>{products[0]}</small>" if products else ""
     return (
-        f'<tr><th scope="row"><i style="background:{TERM_COLORS[term.name]}"></i>'
-        f"{'' if first else '+ '}{escape(term.name)}<small>{escape(term.rule)}</small></th>"
-        f"<td>{term.count:,}{product}</td></tr>"
+        f"<div><dt>{mark}{escape(name)}<small>{escape(rules)}</small></dt>"
+        f"<dd>{sum(term.count for term in terms):,}{product}</dd></div>"
     )
 
 
 _STYLE = """<style>
-.nin-ledger { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(19rem, 100%), 1fr));
-  gap: 1rem; }
+.nin-ledger-box { container-type: inline-size; }
+.nin-ledger { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr));
+  gap: .9rem; }
 .nin-ledger section { border: 1px solid rgba(128,128,128,.3); border-radius: .5rem;
-  padding: .7rem .9rem .6rem; display: flex; flex-direction: column; }
-.nin-ledger h4 { margin: 0 0 .35rem; padding: 0; font-size: 1.05rem; display: flex;
-  justify-content: space-between; align-items: baseline; gap: .6rem; }
-.nin-ledger h4 span { font-size: .8rem; font-weight: 400; opacity: .8; text-align: right; }
-.nin-ledger table { width: 100%; border-collapse: collapse; font-size: .85rem; margin: 0;
+  padding: .7rem .8rem .4rem; font-size: .85rem; }
+.nin-ledger h4 { margin: 0; padding: 0 0 .4rem; font-size: 1.05rem; }
+.nin-ledger h4 span { display: block; font-size: .78rem; font-weight: 400; opacity: .8; }
+.nin-ledger dl { margin: 0; }
+.nin-ledger dl > div { display: flex; justify-content: space-between; gap: .6rem;
+  border-top: 1px solid rgba(128,128,128,.22); padding: .3rem 0; }
+.nin-ledger dt { font-weight: 400; }
+.nin-ledger dd { margin: 0; text-align: right; white-space: nowrap;
   font-variant-numeric: tabular-nums; }
-.nin-ledger th, .nin-ledger td { border: 0; border-top: 1px solid rgba(128,128,128,.22);
-  padding: .3rem 0; vertical-align: top; text-align: right; font-weight: 400; }
-.nin-ledger th { text-align: left; padding-right: .8rem; }
-.nin-ledger td { white-space: nowrap; }
-.nin-ledger small { display: block; font-size: .75rem; line-height: 1.3; opacity: .78; }
-.nin-ledger th small { padding-left: 1.05em; }
+.nin-ledger small { display: block; font-size: .74rem; line-height: 1.3; opacity: .78; }
+.nin-ledger dt small { padding-left: 1.05em; }
 .nin-ledger i { display: inline-block; width: .6em; height: .6em; margin-right: .45em;
   border-radius: 2px; }
-.nin-ledger tfoot th, .nin-ledger tfoot td { font-weight: 600;
-  border-top: 2px solid rgba(128,128,128,.55); }
-.nin-ledger p { font-size: .78rem; opacity: .8; margin: .35rem 0 0; }
+.nin-ledger dl > .none { display: none; }
+.nin-ledger dl > .none > * { opacity: .55; }
+.nin-ledger dl > .total > * { font-weight: 600; }
+.nin-ledger dl > .total { border-top: 2px solid rgba(128,128,128,.55); }
+@container (min-width: 56rem) {
+  .nin-ledger { grid-template-columns: repeat(TOOLS, 1fr); column-gap: .6rem; row-gap: 0; }
+  .nin-ledger section { display: grid; grid-row: span ROWS; grid-template-rows: subgrid;
+    padding: .6rem .6rem .3rem; font-size: .8rem; }
+  .nin-ledger dl { display: contents; }
+  .nin-ledger dl > .none { display: flex; }
+  .nin-ledger dl > div { gap: .3rem; }
+}
 </style>"""
