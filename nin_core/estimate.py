@@ -65,8 +65,8 @@ def predict_seconds(
         speed: this computer against the reference thread, from `measured_speed`.
     """
     train = min(config.subset or train_size, train_size)
-    images = config.epochs * (train + FORWARD_SHARE * test_size)
-    steps = config.epochs * steps_per_epoch(config, train_size)
+    images = config.total_epochs * (train + FORWARD_SHARE * test_size)
+    steps = config.total_epochs * steps_per_epoch(config, train_size)
     return (images * seconds_per_image(network) + steps * SECONDS_PER_STEP) / speed
 
 

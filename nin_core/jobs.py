@@ -95,6 +95,17 @@ def resume_run(store: RunStore, run_id: int) -> None:
     advance(store)
 
 
+def extend_run(store: RunStore, run_id: int, epochs: int) -> None:
+    """Let a finished run train for more epochs.
+
+    Raises:
+        ConfigError: if they are none or too many.
+        StateError: if it has not finished.
+    """
+    store.extend(run_id, epochs)
+    advance(store)
+
+
 def _request(store: RunStore, run_id: int, ending: Literal["stopped", "paused"]) -> str:
     state = store.request(run_id, ending)
     advance(store)

@@ -34,7 +34,7 @@ Choices made here:
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Self
 
 from .checks import ConfigError, choice, flag, real, record, whole
@@ -74,6 +74,8 @@ class TrainConfig:
         use_dropout: whether the network's dropout layer is active in training.
         subset: number of training images to use (a fixed random choice by the seed); None for all.
         seed: decides weights, order of the images, subset and dropout.
+        more_epochs: epochs added after the end, once or several times; each addition has a cycle
+            of its own under "one-cycle".
 
     Raises:
         ConfigError: when made, for a value out of range.
@@ -95,6 +97,12 @@ class TrainConfig:
     use_dropout: bool
     subset: int | None = None
     seed: int = 0
+    more_epochs: tuple[int, ...] = ()
+
+    @property
+    def total_epochs(self) -> int:
+        """Those of the start and all that were added."""
+        return self.epochs + sum(self.more_epochs)
 
     def __post_init__(self) -> None:
         choice(self.recipe, "recipe", tuple(RECIPES), field="recipe")
@@ -125,6 +133,20 @@ class TrainConfig:
         if self.subset is not None:
             whole(self.subset, "subset", 1, MAX_SUBSET, field="subset", default=6000)
         whole(self.seed, "seed", 0, MAX_SEED, field="seed")
+        if not isinstance(self.more_epochs, list | tuple):
+            raise ConfigError("more_epochs must be a list of whole numbers, e.g. [2].")
+        object.__setattr__(self, "more_epochs", tuple(self.more_epochs))  # JSON has lists
+        for added in self.more_epochs:
+            whole(added, "more_epochs", 1, MAX_EPOCHS, field="more_epochs", default=1)
+        whole(self.total_epochs, "epochs with more_epochs", 1, MAX_EPOCHS, field="more_epochs")
+
+    def extended(self, epochs: int) -> Self:
+        """This configuration with so many epochs added at its end.
+
+        Raises:
+            ConfigError: if they are none or too many.
+        """
+        return replace(self, more_epochs=(*self.more_epochs, epochs))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; `from_dict` reads them back."""

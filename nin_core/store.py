@@ -54,9 +54,9 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "paused": frozenset({"queued"}),
     "stopped": frozenset({"queued"}),
     "failed": frozenset({"queued"}),
-    "finished": frozenset(),
+    "finished": frozenset({"queued"}),  # with epochs added
 }
-RESUMABLE = frozenset(state for state, targets in TRANSITIONS.items() if "queued" in targets)
+RESUMABLE = frozenset({"interrupted", "paused", "stopped", "failed"})
 ACTIVE = frozenset({"queued", "running"})
 # The phase of a running run in which weights change; before it a stop has nothing to keep.
 PHASE_TRAINING = "training"
@@ -77,6 +77,14 @@ class StateError(StoreError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, "refused")
+
+
+def _cannot_go_on(run_id: int, state: str, allowed: Iterable[str], what: str) -> StateError:
+    if state in allowed:
+        why = "its last measurements are still being made; try again in a moment"
+    else:
+        why = f"only a run that is {', '.join(sorted(allowed))} can {what}"
+    return StateError(f"Run #{run_id} is {state}: {why}.")
 
 
 class ClaimLost(StoreError):
@@ -340,6 +348,16 @@ _RUN_COLUMNS = [column for column in _runs.columns if column.name != "log"] + [
 ]
 _METRIC_FIELDS = tuple(f.name for f in fields(MetricRow) if f.name != "id")
 _METRIC_COLUMNS = [_metrics.c[f.name] for f in fields(MetricRow)]
+# A run that has ended waits for a worker again.
+_AGAIN = {
+    "state": "queued",
+    "desired_state": "running",
+    "desired_at": None,
+    "ended_at": None,
+    "error": None,
+    "diagnosis": None,
+    "spawns": 0,
+}
 _UNASSIGNED = {"worker_host": None, "worker_pid": None, "worker_mark": "", "phase": None}
 
 
@@ -710,25 +728,42 @@ class RunStore:
         Raises:
             StateError: if `TRANSITIONS` does not allow it, or a worker is still on the run.
         """
-        values = {
-            "state": "queued",
-            "desired_state": "running",
-            "desired_at": None,
-            "ended_at": None,
-            "error": None,
-            "diagnosis": None,
-            "spawns": 0,
-        }
         with self._write() as connection:
-            free = _runs.c.worker_host.is_(None)
-            if not self._update(connection, run_id, values, _runs.c.state.in_(RESUMABLE), free):
+            if not self._update(
+                connection,
+                run_id,
+                _AGAIN,
+                _runs.c.state.in_(RESUMABLE),
+                _runs.c.worker_host.is_(None),
+            ):
                 state = self._state(connection, run_id)
-                why = (
-                    "its last measurements are still being made; try again in a moment"
-                    if state in RESUMABLE
-                    else f"only a run that is {', '.join(sorted(RESUMABLE))} can go on"
+                raise _cannot_go_on(run_id, state, RESUMABLE, "go on")
+            self._rewind(connection, run_id)
+
+    def extend(self, run_id: int, epochs: int) -> None:
+        """Let a finished run wait for a worker again, with so many epochs added.
+
+        Raises:
+            ConfigError: if they are none or too many.
+            StateError: if it has not finished, or a worker is still on it.
+        """
+        with self._write() as connection:
+            row = connection.execute(
+                sa.select(_runs.c.state, _runs.c.train, _runs.c.total_steps).where(
+                    _runs.c.id == run_id
                 )
-                raise StateError(f"Run #{run_id} is {state}: {why}.")
+            ).one_or_none()
+            if row is None:
+                raise RunNotFound(run_id)
+            old = _train_of(row.train)
+            new = old.extended(epochs)
+            values = _AGAIN | {
+                "train": json.dumps(new.to_dict()),
+                "total_steps": (row.total_steps or 0) // old.total_epochs * new.total_epochs,
+            }
+            finished = _runs.c.state == "finished", _runs.c.worker_host.is_(None)
+            if not self._update(connection, run_id, values, *finished):
+                raise _cannot_go_on(run_id, row.state, {"finished"}, "get more epochs")
             self._rewind(connection, run_id)
 
     @staticmethod

@@ -424,7 +424,7 @@ class Training:
         chosen = torch.randperm(len(self._images), generator=self._shuffling)
         self._chosen = chosen[: config.subset]
         self._steps = steps_per_epoch(config, len(self._images))
-        self.total_steps = self._steps * config.epochs
+        self.total_steps = self._steps * config.total_epochs
         self._interval = event_interval(network, config.batch_size)
         # Whole intervals between interim tests, so that each has an event to travel in.
         intervals = max(1, round(self._steps / INTERIM_TESTS / self._interval))
@@ -459,7 +459,7 @@ class Training:
             yield from self._step_event()
         while not self._should_stop():
             if self._epoch_ended:
-                if self.epoch == self._config.epochs:
+                if self.epoch == self._config.total_epochs:
                     return
                 with self._lock:
                     self.epoch += 1
@@ -644,11 +644,16 @@ class Training:
         peak = self._config.learning_rate
         if self._config.schedule == "constant":
             return peak
-        rise = self._config.warmup * self.total_steps
+        for epochs in (self._config.epochs, *self._config.more_epochs):
+            length = epochs * self._steps
+            if step < length:
+                break
+            step -= length
+        rise = self._config.warmup * length
         if step + 1 < rise:
             return peak * (step + 1) / rise
         # The step after the last would have a rate of zero.
-        return peak * (self.total_steps - step) / max(1.0, self.total_steps - rise)
+        return peak * (length - step) / max(1.0, length - rise)
 
     def _set_mode(self) -> None:
         self._model.train()

@@ -13,7 +13,7 @@ with frame.guarded():
         start_panel.draw(config)
     with right:
         if run is not None:
-            training.show(run, config)
+            training.show(run)
         else:
             training.welcome(config)
     if run is not None:

@@ -107,7 +107,7 @@ def _row(run: Run, is_open: bool) -> dict[str, Any]:
     recipe = "–"
     if run.train is not None:
         done = run.step / training.steps_per_epoch(run)
-        epochs = f"{done:.2f}".rstrip("0").rstrip(".") + f" of {run.train.epochs}"
+        epochs = f"{done:.2f}".rstrip("0").rstrip(".") + f" of {run.train.total_epochs}"
         recipe = RECIPES[run.train.recipe].title
     return {
         "Run": run.id,

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 GENERATED = "shapes"  # the data set that is always there
 TIMED_RUNS = 20  # the newest runs from which this computer's speed is taken
 
-# What a session has chosen: {"recipe": …, "dataset": …, "name": …, and changes to the recipe}.
-_DRAFT = "tr:draft"
 _STARTS = "tr:starts"
 # The numbers of a recipe that the panel shows, with their names for people.
 _NUMBERS = {"epochs": "epochs", "learning_rate": "learning rate", "batch_size": "batch size"}
@@ -60,7 +58,9 @@ class Plan:
 @st.fragment
 def draw(config: NiNConfig) -> None:
     """Draw the panel for `config`, the sidebar's network."""
-    draft = st.session_state.setdefault(_DRAFT, {"recipe": "fast", "dataset": "fashion-mnist"})
+    draft = st.session_state.setdefault(
+        training.DRAFT, {"recipe": "fast", "dataset": "fashion-mnist"}
+    )
     st.caption(_network_line(config))
     _recipe()
     status = _dataset()
@@ -96,7 +96,7 @@ def _start(plan: Plan, press: int) -> None:
     run_id = training.attempt("start", _start_run, plan)
     if run_id is not None:
         training.open_run(run_id)
-        st.session_state[_DRAFT].pop("name", None)
+        st.session_state[training.DRAFT].pop("name", None)
         st.session_state["tr:started"] = run_id
 
 
@@ -116,7 +116,7 @@ def _bound(field: str, value: Any) -> dict[str, Any]:
 
 
 def _changed(field: str, key: str) -> None:
-    draft = st.session_state[_DRAFT]
+    draft = st.session_state[training.DRAFT]
     draft[field] = st.session_state[key]
     if field == "recipe":  # another recipe comes with its own numbers
         _forget_changes()
@@ -124,11 +124,11 @@ def _changed(field: str, key: str) -> None:
 
 def _forget_changes() -> None:
     for field in _NUMBERS:
-        st.session_state[_DRAFT].pop(field, None)
+        st.session_state[training.DRAFT].pop(field, None)
 
 
 def _use_generated() -> None:
-    st.session_state[_DRAFT]["dataset"] = GENERATED
+    st.session_state[training.DRAFT]["dataset"] = GENERATED
 
 
 # --- drawing ----------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def _recipe() -> None:
         format_func=lambda name: RECIPES[name].title,
         required=True,
         width="stretch",
-        **_bound("recipe", st.session_state[_DRAFT]["recipe"]),
+        **_bound("recipe", st.session_state[training.DRAFT]["recipe"]),
     )
     st.caption(RECIPES[recipe].description)
 
@@ -156,7 +156,7 @@ def _dataset() -> DatasetStatus:
         "Data set",
         list(DATASETS),
         format_func=_dataset_title,
-        **_bound("dataset", st.session_state[_DRAFT]["dataset"]),
+        **_bound("dataset", st.session_state[training.DRAFT]["dataset"]),
     )
     status = find_dataset(name)
     if not status.available:
@@ -181,7 +181,7 @@ def _dataset_title(name: str) -> str:
 
 def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
     """The number fields; the configuration they make, or why they make none."""
-    draft = st.session_state[_DRAFT]
+    draft = st.session_state[training.DRAFT]
     recipe = RECIPES[draft["recipe"]]
     size = DATASETS[draft["dataset"]].train_size
     usual = recipe.configure(config, train_size=size)
@@ -243,7 +243,7 @@ def _cost(plan: Plan) -> None:
     else:
         basis = "a first guess, no run has been timed here yet"
     data = DATASETS[plan.dataset]
-    steps = plan.train.epochs * estimate.steps_per_epoch(plan.train, data.train_size)
+    steps = plan.train.total_epochs * estimate.steps_per_epoch(plan.train, data.train_size)
     st.caption(
         f"{steps:,} steps: about **{numbers.duration(seconds)}** ({basis}) and "
         f"**{numbers.size(memory)}**, besides PyTorch's own half a gigabyte."

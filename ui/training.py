@@ -30,6 +30,7 @@ import streamlit as st
 
 from nin_core import ConfigError, NiNConfig, estimate, jobs, preset_name, summarize
 from nin_core.datasets import DATASETS
+from nin_core.recipes import MAX_EPOCHS
 from nin_core.store import RESUMABLE, RunNotFound, StoreError
 from ui import architecture, frame, numbers, resources, theme
 from ui.components import plot
@@ -42,6 +43,9 @@ TICK_SECONDS = 0.5
 CHART_HEIGHT = 480
 MAX_HISTORIES = 32  # runs whose points a server keeps at hand
 
+# What a session has chosen for its next run: {"recipe": …, "dataset": …, "name": …, and changes to
+# the recipe}.
+DRAFT = "tr:draft"
 _OPEN = "tr:open"
 _NOTICE = "tr:notice"
 
@@ -153,7 +157,7 @@ def welcome(config: NiNConfig) -> None:
     plot(axes, key="curves of no run", height=CHART_HEIGHT)
 
 
-def show(run: Run, config: NiNConfig) -> None:
+def show(run: Run) -> None:
     """Draw the open run: its name, what can be done with it, and how it goes."""
     st.html(_STYLE)
     icon, color = STATES.get(run.state, (":material/help:", "gray"))
@@ -163,7 +167,7 @@ def show(run: Run, config: NiNConfig) -> None:
     st.caption(_plain(_described(run)))
     ticking = run.active or run.worker is not None
     st.fragment(_live, run_every=TICK_SECONDS if ticking else None)(run.id, run.state, ticking)
-    _actions(run, config)
+    _actions(run)
 
 
 def title(run: Run) -> str:
@@ -177,17 +181,22 @@ def network_name(network: NiNConfig) -> str:
     return preset_name(network) or f"NiN {widths} @ {network.image_size} px"
 
 
-def _actions(run: Run, config: NiNConfig) -> None:
+def _actions(run: Run) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         with st.popover("Rename or delete", icon=":material/edit:"):
             _rename_and_delete(run)
-        if run.network is not None and run.network != config:
+        if run.state == "finished" and run.has_checkpoint and run.step and run.train is not None:
+            with st.popover("Train on", icon=":material/forward_media:"):
+                _train_on(run)
+        if run.train is not None and run.network is not None:
             st.button(
-                "Put this network in the sidebar",
-                key="tr:show",
-                icon=":material/account_tree:",
-                on_click=architecture.show,
-                args=(run.network,),
+                "Use its settings",
+                key="tr:again",
+                icon=":material/content_copy:",
+                on_click=_use_settings,
+                args=(run,),
+                help="Puts its network in the sidebar and its recipe and numbers in the form, "
+                "so that a new run with a change is one step away.",
             )
         if run.has_checkpoint and run.problem is None:
             st.page_link(
@@ -195,6 +204,29 @@ def _actions(run: Run, config: NiNConfig) -> None:
                 label="See its feature maps",
                 query_params={"run": str(run.id)},
             )
+
+
+def _train_on(run: Run) -> None:
+    """More epochs for a finished run."""
+    assert run.train is not None
+    key = f"tr:more:{run.id}"
+    cycle = ", in a cycle of the learning rate of their own" * (run.train.schedule != "constant")
+    st.number_input("More epochs", 1, MAX_EPOCHS, key=key)
+    st.caption(f"They follow its {run.train.total_epochs}{cycle}.")
+    st.button("Train on", icon=":material/play_arrow:", on_click=_extend, args=(run.id, key))
+
+
+def _extend(run_id: int, key: str) -> None:
+    attempt("run", jobs.extend_run, resources.store(), run_id, st.session_state[key])
+
+
+def _use_settings(run: Run) -> None:
+    assert run.network is not None and run.train is not None
+    architecture.show(run.network)
+    fields = ("recipe", "epochs", "learning_rate", "batch_size", "subset", "seed")
+    st.session_state[DRAFT] = {"dataset": run.dataset} | {
+        name: getattr(run.train, name) for name in fields
+    }
 
 
 def _described(run: Run) -> str:
@@ -207,7 +239,7 @@ def _described(run: Run) -> str:
     if run.train is not None:
         train = run.train
         images = f"{train.subset:,} images, " if train.subset else ""
-        epochs = f"{train.epochs} epoch{'s' if train.epochs > 1 else ''}"
+        epochs = f"{train.total_epochs} epoch{'s' if train.total_epochs > 1 else ''}"
         parts.append(
             f"{train.recipe} recipe: {images}{epochs}, batch {train.batch_size}, "
             f"learning rate {train.learning_rate:g}, seed {train.seed}"
@@ -328,7 +360,7 @@ def _status(seen: _Seen) -> None:
         phase = run.phase or "starting"
         _progress(run, f"{phase[:1].upper()}{phase[1:]} …")
     elif run.state == "running":
-        epochs = run.train.epochs if run.train else "?"
+        epochs = run.train.total_epochs if run.train else "?"
         parts = [f"Epoch {run.epoch} of {epochs}", f"step {run.step:,} of {run.total_steps or 0:,}"]
         if run.examples_per_second:
             parts.append(f"{run.examples_per_second:,.0f} images/s")
@@ -473,7 +505,7 @@ def _chart(run: Run, history: History) -> None:
     figure = training_figure(
         with_final_test(run, history),
         steps_per_epoch=steps_per_epoch(run),
-        end=run.train.epochs if run.active or run.state == "finished" else None,
+        end=run.train.total_epochs if run.active or run.state == "finished" else None,
         num_classes=run.network.num_classes,
     )
     plot(figure, key=f"curves of run {run.id}", height=CHART_HEIGHT)
@@ -487,7 +519,7 @@ def steps_per_epoch(run: Run) -> float:
     if run.train is None:
         return 1.0
     if run.total_steps:
-        return run.total_steps / run.train.epochs
+        return run.total_steps / run.train.total_epochs
     data = DATASETS.get(run.dataset)
     return estimate.steps_per_epoch(run.train, data.train_size if data else 60_000)
 

@@ -426,14 +426,33 @@ def test_another_page_and_back_keeps_the_open_run(store: RunStore) -> None:
     assert page.query_params["run"] == str(first)
 
 
-def test_a_run_s_network_goes_into_the_sidebar(store: RunStore) -> None:
-    run_id = ended(store, "finished")
-    assert "Put this network in the sidebar" not in labels(open_page(run=run_id))
+def test_a_run_s_settings_go_into_sidebar_and_form(store: RunStore) -> None:
+    train = RECIPES["tutorial"].configure(NETWORK, epochs=3, learning_rate=0.05, seed=7)
+    run_id = store.create(NETWORK, train, "shapes")
+    store.request(run_id, "stopped")
     page = open_page(run=run_id, net="nin-28")
-    button(page, "Put this network in the sidebar").click().run()
+    button(page, "Use its settings").click().run()
     assert page.session_state["nin_config"] == NETWORK
     assert page.query_params["net"] == link.DEFAULT_PRESET
     assert page.query_params["run"] == str(run_id)
+    fields = {field.label: field.value for field in page.main.number_input}
+    assert (fields["Epochs"], fields["Learning rate"], fields["Seed"]) == (3, 0.05, 7)
+    button(page, "Start").click().run()
+    assert store.list_runs()[0].train == train
+
+
+def test_a_finished_run_gets_more_epochs(store: RunStore) -> None:
+    run_id = ended(store, "finished")
+    before = store.get(run_id)
+    assert "Train on" not in labels(open_page(run=run_id))  # it has no weights
+    store.save_checkpoint(run_id, before.step, 1, b"")
+    page = open_page(run=run_id)
+    next(n for n in page.main.number_input if n.label == "More epochs").set_value(2)
+    button(page, "Train on").click().run()
+    run = store.get(run_id)
+    assert run.state == "queued"
+    assert run.train.more_epochs == (2,)
+    assert run.total_steps == before.total_steps // before.train.epochs * (before.train.epochs + 2)
 
 
 # --- the list ---------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from nin_core import PRESETS, ConfigError, jobs, spare, worker
 from nin_core.evaluation import confusion_matrix, read_logits
 from nin_core.jobs import (
     advance,
+    extend_run,
     is_alive,
     log_path,
     pause_run,
@@ -234,6 +235,11 @@ def test_a_killed_and_a_paused_run_end_as_if_they_had_not_been(store):
     assert outcome(store, wait_free(store, paused).id) == expected
     with pytest.raises(StateError, match="finished: only a run that is failed, interrupted"):
         resume_run(store, paused)
+    extend_run(store, paused, 1)
+    wait_state(store, paused, "finished")
+    run = wait_free(store, paused)
+    assert (run.epoch, run.step) == (5, run.total_steps)
+    assert outcome(store, paused)[0][: len(expected[0])] == expected[0]
 
 
 # --- the spare --------------------------------------------------------------------------------

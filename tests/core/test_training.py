@@ -398,6 +398,31 @@ def test_a_training_that_goes_on_is_the_one_that_never_stopped(
             assert torch.equal(value, again.state_dict()[name]), name
 
 
+def test_added_epochs_have_a_cycle_of_their_own() -> None:
+    network = toy_network()
+    config = RECIPES["fast"].configure(network, epochs=2, batch_size=50)
+    first = Training(build_nin(network), toy_dataset(), config, network=network, device="cpu")
+    rates = [event.learning_rate for event in first.events() if isinstance(event, EpochEvent)]
+    more = config.extended(2)
+    assert TrainConfig.from_dict(json.loads(json.dumps(more.to_dict()))) == more
+    second = Training(
+        build_nin(network),
+        toy_dataset(),
+        more,
+        network=network,
+        device="cpu",
+        state=unpack(pack(first.state())),
+    )
+    events = [event for event in second.events() if isinstance(event, EpochEvent)]
+    assert [event.epoch for event in events] == [3, 4]
+    assert [event.learning_rate for event in events] == rates
+    assert events[-1].step == events[-1].total_steps == 24
+    with pytest.raises(ConfigError, match="must be between 1 and"):
+        config.extended(0)
+    with pytest.raises(ConfigError, match="must be between 1 and"):
+        config.extended(999)
+
+
 def test_a_state_of_another_network_is_refused() -> None:
     network = toy_network()
     config = RECIPES["fast"].configure(network, epochs=1)
