@@ -24,6 +24,7 @@ def title(layer: LayerSummary) -> str:
         "global_avg_pool": "mean of every map",
         "batch_norm": "batch normalisation",
         "relu": "ReLU, max(0, x)",
+        "linear": "dense layer",
         "flatten": "maps of one value become one row of numbers",
     }.get(layer.kind, KIND_WORDS.get(layer.kind, layer.kind))
     return f"{layer.name}: {words}" if words != layer.name else layer.name

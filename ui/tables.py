@@ -29,6 +29,8 @@ KIND_WORDS: dict[str, str] = {
     "global_max_pool": "global max",
     "global_avg_pool": "global avg",
     "flatten": "flatten",
+    "linear": "dense",
+    "sigmoid": "sigmoid",
     "block": "NiN block",
 }
 

@@ -172,9 +172,12 @@ def test_a_telephone_scrolls_the_table_and_not_the_page(
     box = page.locator(".nin-scroll")
     name = row(page, "block1.conv").locator("th")
     left = name.bounding_box()["x"]  # type: ignore[index]
+    expect(box).to_have_class("nin-scroll more")  # its right edge fades
     box.evaluate("node => node.scrollBy(400, 0)")
     assert box.evaluate("node => node.scrollLeft") == 400
     assert name.bounding_box()["x"] == pytest.approx(left, abs=1)  # type: ignore[index]
+    box.evaluate("node => node.scrollBy(4000, 0)")
+    expect(box).to_have_class("nin-scroll scrolled")
     expect(page.locator(PANEL)).to_contain_text("96·(1·11·11) + 96 = 11,712")
     wide = page.evaluate(
         "() => [...document.querySelectorAll('.nin-arithmetic, .nin-arithmetic td')]"

@@ -17,7 +17,8 @@ function newRoot(parent) {
   table.append(element("thead"), element("tbody"), element("tfoot"));
   root.append(table);
   parent.append(root);
-  root.addEventListener("scroll", () => root.classList.toggle("scrolled", root.scrollLeft > 0));
+  root.addEventListener("scroll", () => showEdges(root));
+  new ResizeObserver(() => showEdges(root)).observe(root);
   root.addEventListener("click", (event) => {
     const heading = event.target.closest("button[data-column]");
     if (heading) sort(root, heading.dataset.column);
@@ -42,6 +43,13 @@ function show(root) {
   const name = CSS.escape(column ?? id ?? "");
   if (column) table.querySelector(`button[data-column="${name}"]`)?.focus();
   else if (id) table.querySelector(`tr[data-id="${name}"]`)?.focus();
+  showEdges(root);
+}
+
+/** Tell the style sheet at which sides there is more than is seen. */
+function showEdges(root) {
+  root.classList.toggle("scrolled", root.scrollLeft > 0);
+  root.classList.toggle("more", root.scrollLeft + root.clientWidth < root.scrollWidth - 1);
 }
 
 /** Two lines of headings; a group stands over its columns once, unless it has only one. */

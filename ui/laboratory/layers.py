@@ -1,5 +1,4 @@
-"""Layer by layer: the network drawn to scale, its table with the chosen row's arithmetic, and where
-its costs sit."""
+"""Layer by layer: the network drawn to scale, its table, a layer's arithmetic, where costs sit."""
 
 from __future__ import annotations
 
