@@ -38,8 +38,13 @@ _THEME_TEXT = "var(--st-text-color)"
 def bars_figure(inference: Ledger, training: Ledger, batch_size: int) -> tuple[dict[str, Any], int]:
     """Two stacked bars, inference over training, each term a piece of them, and its height."""
     rows = {"Inference": inference, "Training": training}
-    totals = {name: ledger.total(batch_size) for name, ledger in rows.items()}
-    unit, divisor = _unit(max(totals.values()))
+    largest = max(ledger.total(batch_size) for ledger in rows.values())
+    unit, divisor = _unit(largest)
+    # The totals stand in the labels, where a narrow chart has room for them.
+    labels = [
+        f"<b>{name}</b><br>{numbers.size(ledger.total(batch_size))}"
+        for name, ledger in rows.items()
+    ]
     data = []
     for term in _distinct(*rows.values()):
         sizes = [_size(ledger, term, batch_size) for ledger in rows.values()]
@@ -48,7 +53,7 @@ def bars_figure(inference: Ledger, training: Ledger, batch_size: int) -> tuple[d
                 "type": "bar",
                 "orientation": "h",
                 "name": term.title,
-                "y": list(rows),
+                "y": list(rows),  # categories; `ticktext` has their words
                 "x": [size / divisor if size else None for size in sizes],
                 "customdata": [numbers.size(size) for size in sizes],
                 "hovertemplate": "%{y}, " + term.title + ": %{customdata}<extra></extra>",
@@ -61,21 +66,16 @@ def bars_figure(inference: Ledger, training: Ledger, batch_size: int) -> tuple[d
         "margin": {"l": 8, "r": 16, "t": 8, "b": 40},
         "xaxis": {
             "title": {"text": unit},
-            "range": [0, max(totals.values()) / divisor * 1.14],  # room for the totals
+            "range": [0, largest / divisor * 1.02],
         },
-        "yaxis": {"autorange": "reversed", "type": "category", "ticklabelstandoff": 6},
+        "yaxis": {
+            "autorange": "reversed",
+            "type": "category",
+            "tickvals": list(rows),
+            "ticktext": labels,
+            "ticklabelstandoff": 6,
+        },
         "showlegend": False,  # the table below names the colours
-        "annotations": [
-            {
-                "x": total / divisor,
-                "y": name,
-                "text": f"<b>{numbers.size(total)}</b>",
-                "xanchor": "left",
-                "xshift": 6,
-                "showarrow": False,
-            }
-            for name, total in totals.items()
-        ],
     }
     return {"data": data, "layout": layout}, 168
 
@@ -99,6 +99,7 @@ def terms_table(inference: Ledger, training: Ledger, batch_size: int) -> str:
         ("term", "inference", "training", "what it is"),
         body,
         f'<tr><th scope="row">Total</th>{totals}<td></td></tr>',
+        kind="nin-ledger-terms",
     )
 
 
@@ -134,7 +135,9 @@ def scaling_figure(
                 }
             )
     totals = [training.total(batch) for batch in batches]
-    low, high = totals[0] / 2, max(totals[-1], (available or 0)) * (2 if log else 1.08)
+    # On logarithmic axes from half the lowest band, so that each has some height.
+    low = training.terms[0].bytes(1) / 2
+    high = max(totals[-1], available or 0) * (2 if log else 1.08)
     ticks = _byte_ticks(low, high, log=log)
     span = [batches[0], batches[-1]]
     if available is not None:
@@ -203,11 +206,8 @@ def comparison_table(rows: Iterable[Comparison]) -> str:
         f"<td>{escape(row.why)}</td></tr>"
         for row in rows
     ]
-    return _table(
-        "Predicted and measured",
-        ("", "predicted", "measured", "difference", "why"),
-        body,
-    )
+    headings = ("", "predicted", "measured", "difference", "why")
+    return _table("Predicted and measured", headings, body, kind="nin-ledger-compared")
 
 
 class LayerSpeed(NamedTuple):
@@ -299,11 +299,13 @@ def roofline_figure(speeds: Sequence[LayerSpeed], machine: Machine) -> tuple[dic
         "xaxis": {
             "type": "log",
             "title": {"text": "operations a byte moved"},
+            "dtick": "D2",
             "range": [math.log10(low), math.log10(high)],
         },
         "yaxis": {
             "type": "log",
             "title": {"text": "GFLOP/s"},
+            "dtick": "D2",
             "range": [math.log10(lowest / 2), math.log10(machine.flops_per_second / 1e9 * 2)],
         },
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
@@ -338,7 +340,7 @@ def speeds_table(network: NetworkSummary, result: MeasureResult) -> str:
         ("layer", "forward", "speed", "of roof", "backward", "speed", "of roof"),
         body,
         total,
-        numeric=True,
+        kind="nin-ledger-layers",
     )
 
 
@@ -391,12 +393,12 @@ def _table(
     body: Sequence[str],
     foot: str = "",
     *,
-    numeric: bool = False,
+    kind: str,
 ) -> str:
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in headings)
-    kind = "nin-ledger nin-ledger-numeric" if numeric else "nin-ledger"
     return (
-        f'{_STYLE}<div class="nin-ledger-box"><table class="{kind}" aria-label="{escape(label)}">'
+        f'{_STYLE}<div class="nin-ledger-box">'
+        f'<table class="nin-ledger {kind}" aria-label="{escape(label)}">'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>"
         f"<tfoot>{foot}</tfoot></table></div>"
     )
@@ -413,8 +415,23 @@ _STYLE = """<style>
   border-top: 1px solid rgba(128,128,128,.22); }
 .nin-ledger tfoot tr > * { font-weight: 600; border-top: 2px solid rgba(128,128,128,.55); }
 .nin-ledger tr > :first-child { text-align: left; padding-left: 0; }
-.nin-ledger:not(.nin-ledger-numeric) tr > :last-child { text-align: left; white-space: normal;
-  min-width: 15rem; width: 60%; }
+.nin-ledger:not(.nin-ledger-layers) tr > :last-child { text-align: left; white-space: normal;
+  width: 60%; }
 .nin-ledger i { display: inline-block; width: .7em; height: .7em; margin-right: .5em;
   border-radius: 2px; }
+@media (max-width: 640px) {
+  /* The explanation goes below its figures. */
+  .nin-ledger-terms tr, .nin-ledger-compared tr { display: grid;
+    border-top: 1px solid rgba(128,128,128,.22); }
+  .nin-ledger-terms tr { grid-template-columns: 1fr 5.2rem 5.2rem; }
+  .nin-ledger-compared tr { grid-template-columns: 1fr 1fr 1.3fr; }
+  .nin-ledger-terms tr > *, .nin-ledger-compared tr > * { border: 0 !important;
+    padding: .15rem 0; white-space: normal; }
+  .nin-ledger-compared tr > :first-child { grid-column: 1 / -1; font-weight: 600; }
+  .nin-ledger-terms tr > :last-child, .nin-ledger-compared tr > :last-child {
+    grid-column: 1 / -1; width: auto !important; opacity: .75; font-size: .8rem; }
+  .nin-ledger-terms thead tr > :last-child, .nin-ledger-terms tfoot tr > :last-child,
+  .nin-ledger-compared thead tr > :last-child,
+  .nin-ledger-compared thead tr > :first-child { display: none; }
+}
 </style>"""

@@ -228,22 +228,19 @@ def test_the_roof_has_its_corner_where_memory_and_arithmetic_meet() -> None:
     assert ROOF.seconds(1e11, 0) == ROOF.seconds(0, 2e10) == 1
 
 
-def test_peaks_are_measured_once_and_read_without_torch(
+def test_the_best_peaks_stand_and_are_read_without_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NIN_DATABASE_URL", f"sqlite:///{tmp_path / 'runs.db'}")
-    calls = []
-
-    def pretend(threads: int) -> Machine:
-        calls.append(threads)
-        return replace(ROOF, threads=threads)
-
-    monkeypatch.setattr(machines, "measure_machine", pretend)
+    found = [ROOF, replace(ROOF, flops_per_second=2e11, bytes_per_second=1e10)]
+    monkeypatch.setattr(
+        machines, "measure_machine", lambda threads: replace(found.pop(0), threads=threads)
+    )
     assert machines.known_machine() is None
-    assert machines.measured_machine() == machines.measured_machine() == machines.known_machine()
-    assert machines.measured_machine(2).threads == 2
-    assert calls == [1, 2]
-    assert machines.known_machine().threads == 1  # type: ignore[union-attr]
+    assert machines.measured_machine() == machines.known_machine() == ROOF
+    best = replace(ROOF, flops_per_second=2e11)
+    assert machines.measured_machine() == machines.known_machine() == best
+    assert machines.known_machine(2) is None
     (tmp_path / "machine.json").write_text('{"x": 1}')
     assert machines.known_machine() is None
 

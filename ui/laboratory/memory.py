@@ -42,6 +42,12 @@ _BATCH = "architecture:batch"  # the field at the head of the page
 _SLIDER = "memory:batch"
 _NOTICE = "memory:notice"
 
+# What ticks is never stale, and Streamlit's sign that a script runs would only flicker.
+_TICKING = """<style>
+.st-key-memory-measured [data-stale="true"] { opacity: 1 !important; }
+[data-testid="stStatusWidget"] { display: none; }
+</style>"""
+
 
 def show(subject: Subject) -> None:
     """Draw the view."""
@@ -154,10 +160,13 @@ def measured(
     subject: Subject, inference: Ledger, training: Ledger, optimizer: OptimizerName
 ) -> None:
     """Measure now: a real step beside the prediction, and its layers under the roofline."""
-    running = measurements().running()
-    st.fragment(_measured, run_every=TICK_SECONDS if running is not None else None)(
-        subject, inference, training, optimizer, running is not None
-    )
+    ticking = measurements().running() is not None
+    if ticking:
+        st.html(_TICKING)
+    with st.container(key="memory-measured"):
+        st.fragment(_measured, run_every=TICK_SECONDS if ticking else None)(
+            subject, inference, training, optimizer, ticking
+        )
 
 
 def _measured(
@@ -174,12 +183,12 @@ def _measured(
     except ConfigError as error:
         information(_sentence(error))
         return
-    found = measurements().find(request)
     running = measurements().running()
-    if running is not None:
-        running.look()
+    if running is not None and running.look() != "running":
+        running = None  # it has just ended
+    found = measurements().find(request)
     _buttons(request, found, running)
-    result = found.result if found is not None else None
+    result = found.result if found is not None and found.state == "done" else None
     rows = compare(subject, inference, training, request, result)
     st.html(figures.comparison_table(rows))
     if result is not None:
@@ -213,7 +222,7 @@ def _buttons(
             st.progress(running.done, running.stage + " …", width="stretch")
             st.button("Cancel", icon=":material/close:", on_click=running.cancel)
         return
-    done = found is not None and found.result is not None
+    done = found is not None and found.state == "done"
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
             "Measure again" if done else "Measure now",
@@ -306,14 +315,19 @@ def compare(
             )
         )
     if result is not None:
-        parts = (result.forward, result.backward, result.update)
+        layers = network.layers
+        forward = sum(forward_work(row, batch).flops for row in layers)
+        backward = sum(
+            backward_work(row, batch, first=not index).flops for index, row in enumerate(layers)
+        )
         rows.append(
             figures.Comparison(
-                "forward + backward + update",
-                "1 : 2",
-                " + ".join(map(figures.milliseconds, parts)),
-                f"1 : {result.backward / result.forward:.1f}",
-                "backward multiplies twice, for weights and for inputs; the first layer once",
+                "Forward to backward",
+                f"1 : {backward / forward:.2f}",
+                f"1 : {result.backward / result.forward:.2f}",
+                f"{figures.milliseconds(result.forward)}, {figures.milliseconds(result.backward)}",
+                "by operations: backward multiplies twice, for weights and for inputs, in the "
+                f"first layer once; the update took {figures.milliseconds(result.update)} more",
             )
         )
     return rows
