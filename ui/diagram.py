@@ -161,6 +161,7 @@ def drawn_as(network: NetworkSummary, layer: LayerSummary) -> str:
     return name
 
 
+@lru_cache(maxsize=16)
 def network_svg(config: NiNConfig, width: int = 1000) -> str:
     """Draw `config` in rows of at most `width` pixels (240 or more holds any layer)."""
     legend = _pack(list(_legend(config)), width, gap=18.0)
