@@ -165,9 +165,13 @@ def _trained_subject(run: Run) -> Subject:
         "finished": "trained to its end",
     }.get(run.state, run.state)
     data = DATASETS.get(run.dataset, DATASETS[FALLBACK])
-    st.caption(
-        f"{title} on {data.title}, {state} (epoch {checkpoint.epoch}, step {checkpoint.step:,})."
-    )
+    if run.imported:
+        st.caption(f"{title} with imported weights, on {data.title}.")
+    else:
+        st.caption(
+            f"{title} on {data.title}, {state} (epoch {checkpoint.epoch}, "
+            f"step {checkpoint.step:,})."
+        )
     if run.active:
         st.button("Show newer weights", icon=":material/refresh:")  # any rerun loads the latest
     return Subject(

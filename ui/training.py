@@ -236,7 +236,9 @@ def _described(run: Run) -> str:
         parts.append(f"{network_name(run.network)} ({parameters:,} parameters)")
     data = DATASETS.get(run.dataset)
     parts.append(data.title if data else run.dataset)
-    if run.train is not None:
+    if run.imported:
+        parts.append("weights imported, not trained here")
+    elif run.train is not None:
         train = run.train
         images = f"{train.subset:,} images, " if train.subset else ""
         epochs = f"{train.total_epochs} epoch{'s' if train.total_epochs > 1 else ''}"

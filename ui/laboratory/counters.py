@@ -109,7 +109,7 @@ def _card(count: ToolCount, rows: Sequence[str], macs: int) -> str:
     return (
         f'<section aria-label="{escape(count.tool)}"><h4>{escape(count.tool)}'
         f"<span>{escape(against)}</span></h4><dl>{terms}"
-        f'<div class="total"><dt>{escape(count.quantity)} it reports</dt>'
+        f'<div class="total"><dt>its {escape(count.quantity)}</dt>'
         f"<dd>{count.figure:,}</dd></div></dl></section>"
     )
 
@@ -141,8 +141,9 @@ _STYLE = """<style>
 .nin-ledger dl { margin: 0; }
 .nin-ledger dl > div { display: flex; justify-content: space-between; gap: .6rem;
   border-top: 1px solid rgba(128,128,128,.22); padding: .3rem 0; }
+.nin-ledger dt, .nin-ledger dd { font-size: inherit; line-height: 1.4; margin: 0; padding: 0; }
 .nin-ledger dt { font-weight: 400; }
-.nin-ledger dd { margin: 0; text-align: right; white-space: nowrap;
+.nin-ledger dd { text-align: right; white-space: nowrap;
   font-variant-numeric: tabular-nums; }
 .nin-ledger small { display: block; font-size: .74rem; line-height: 1.3; opacity: .78; }
 .nin-ledger dt small { padding-left: 1.05em; }
@@ -155,7 +156,7 @@ _STYLE = """<style>
 @container (min-width: 56rem) {
   .nin-ledger { grid-template-columns: repeat(TOOLS, 1fr); column-gap: .6rem; row-gap: 0; }
   .nin-ledger section { display: grid; grid-row: span ROWS; grid-template-rows: subgrid;
-    padding: .6rem .6rem .3rem; font-size: .8rem; }
+    padding: .6rem .6rem .3rem; font-size: .79rem; }
   .nin-ledger dl { display: contents; }
   .nin-ledger dl > .none { display: flex; }
   .nin-ledger dl > div { gap: .3rem; }

@@ -35,6 +35,7 @@ MAX_WEIGHTS_MB = 64  # as the server's own limit, server.maxUploadSize
 ONNX_SECONDS = 600  # after which the exporter is given up
 
 _UNTRAINED = "untrained"
+_STANDARDISED = "standardised"
 _PROBLEM = "export:problem"
 _IMPORTED = "export:imported"
 
@@ -275,7 +276,7 @@ def bring_weights(config: NiNConfig) -> None:
         "nn.Sequential numbers them (0.0.weight), as in the tutorial.",
     )
     if file is not None:
-        _offer(config, file.name, file.getvalue())
+        _offer(config, file.file_id, file.name, file.getvalue())
     imported = st.session_state.get(_IMPORTED)
     if isinstance(imported, str):
         st.error(imported)
@@ -288,8 +289,11 @@ def bring_weights(config: NiNConfig) -> None:
                 )
 
 
-def _offer(config: NiNConfig, name: str, data: bytes) -> None:
-    """Say whether the file fits, and if so how it is to become a run."""
+def _offer(config: NiNConfig, file_id: str, name: str, data: bytes) -> None:
+    """Say whether the file fits, and if so how it is to become a run.
+
+    The button's callback reads the widgets' keys: what is typed as the button is pressed counts.
+    """
     from nin_core.weights import CONVERT, PickleError, read_weights
 
     try:
@@ -313,20 +317,23 @@ def _offer(config: NiNConfig, name: str, data: bytes) -> None:
         )
         return
     likely = "fashion-mnist" if config.in_channels == 1 else "cifar10"
-    run_name = st.text_input("Name of the run", Path(name).stem[:100], max_chars=100)
+    keys = tuple(f"export:{what}:{file_id}" for what in ("name", "dataset", "pixels"))
+    st.text_input("Name of the run", Path(name).stem[:100], max_chars=100, key=keys[0])
     left, right = st.columns(2)
     with left:
-        dataset = st.selectbox(
+        st.selectbox(
             "Trained on",
             fitting,
             index=fitting.index(likely) if likely in fitting else 0,
             format_func=lambda key: DATASETS[key].title,
+            key=keys[1],
         )
     with right:
-        pixels = st.selectbox(
+        st.selectbox(
             "Its pixels were",
-            ["standardised", "0 to 1"],
+            [_STANDARDISED, "0 to 1"],
             index=int(weights.numbered),  # the tutorial's are
+            key=keys[2],
             help="Standardised: mean 0 and variance 1 over the training set, as the fast recipe "
             "does. 0 to 1: as the tutorial does.",
         )
@@ -335,21 +342,17 @@ def _offer(config: NiNConfig, name: str, data: bytes) -> None:
         type="primary",
         icon=":material/input:",
         on_click=_import,
-        args=(config, weights, run_name, dataset, pixels == "standardised", name),
+        args=(config, weights, name, keys),
     )
 
 
 def _import(
-    config: NiNConfig,
-    weights: ImportedWeights,
-    name: str,
-    dataset: str,
-    standardize: bool,
-    source: str,
+    config: NiNConfig, weights: ImportedWeights, source: str, keys: tuple[str, str, str]
 ) -> None:
     from nin_core.store import StoreError
     from nin_core.weights import import_run
 
+    name, dataset, pixels = (st.session_state[key] for key in keys)
     try:
         st.session_state[_IMPORTED] = import_run(
             resources.store(),
@@ -357,7 +360,7 @@ def _import(
             weights,
             dataset=dataset,
             name=name,
-            standardize=standardize,
+            standardize=pixels == _STANDARDISED,
             source=source,
         )
     except (ConfigError, StoreError) as error:
