@@ -68,10 +68,14 @@ def _line(formula: Formula) -> str:
     unit = f" {formula.unit}" if formula.unit else ""
     result = f"<b>{formula.result:,}</b>{unit}"
     if formula.unit == "B" and formula.result >= 1024:
-        result += f" ({numbers.size(formula.result)})"
+        size = numbers.size(formula.result).replace(" ", "\u00a0")
+        result += f" ({size})"
+    # A sum needs no words and may take their room.
+    words = f"<td>{escape(formula.words)}</td>" if formula.words else ""
+    wide = "" if formula.words else ' colspan="2"'
     return (
         f'<tr><th scope="row">{escape(formula.title)}</th><td>{_rule(formula.rule)}</td>'
-        f"<td>{worked}{result}</td><td>{escape(formula.words)}</td></tr>"
+        f"<td{wide}>{worked}{result}</td>{words}</tr>"
     )
 
 
@@ -111,8 +115,8 @@ STYLE = """<style>
   border-top: 1px solid rgba(128,128,128,.22); vertical-align: baseline; text-align: left;
   font-weight: 400; }
 .nin-arithmetic th { width: 8.6rem; opacity: .75; }
-.nin-arithmetic td:nth-child(2) { width: 12.5rem; opacity: .75; }
-.nin-arithmetic td:nth-child(3) { width: 36%; font-variant-numeric: tabular-nums; }
+.nin-arithmetic td:nth-child(2) { width: 11.5rem; opacity: .75; }
+.nin-arithmetic td:nth-child(3) { width: 31%; font-variant-numeric: tabular-nums; }
 .nin-arithmetic td:nth-child(4) { opacity: .8; padding-right: 0; }
 .nin-arithmetic i { font-style: italic; }
 .nin-arithmetic sub { font-size: .7em; line-height: 0; }

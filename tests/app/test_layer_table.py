@@ -47,7 +47,7 @@ class Text(HTMLParser):
     @property
     def text(self) -> str:
         assert not self.open
-        return "".join(self.parts)
+        return "".join(self.parts).replace("\u00a0", " ")
 
 
 def sent(app: AppTest) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def test_a_chosen_layer_is_marked_and_worked_out() -> None:
         "54·54·96·(1·11·11) = 33,872,256",
         "1 + (11 − 1)·1 = 11 px",
         "64·96·54·54·4 = 71,663,616 B (68.3 MiB)",
-        "0.6\u00a0% of the network's 1,992,166",
+        "0.6 % of the network's 1,992,166",
         "279,936 + 279,936 = 559,872",
     ):
         assert line in shown
