@@ -85,12 +85,12 @@ def test_hover_reads_the_value_of_the_runs_own_map(
     expect(said).to_contain_text(f"{100 * answer.probabilities[best]:.1f} %")
 
 
-def test_a_click_follows_the_pixel_through_the_1x1_layers(
+def test_a_clicked_pixel_of_a_trained_run_is_followed_through_the_1x1_layers(
     server: Dashboard, page: Page, run_id: int
 ) -> None:
     opened(page, server, run_id)
-    choose(page, "Layer", "Block 1 · 11×11 convolution + ReLU")
-    page.mouse.click(*cell_on_screen(page, 2, 11, 17, "fm-after"))
+    pick(page, "View", "The 1×1 lens")
+    page.mouse.click(*cell_on_screen(page, 2, 11, 17, "fm-lens"))
     heading = page.get_by_text("Pixel (11, 17) through block 1's 1×1 layers")
     expect(heading).to_be_visible()
 

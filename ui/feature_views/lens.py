@@ -374,7 +374,7 @@ def _patch(look: Look) -> None:
             )
     what = "the picture" if stage.entering is None else f"the {count} maps that enter the block"
     st.caption(
-        f"Channel {channel} of x at this pixel is a {side}×{side} patch of {what} (rows "
+        f"Channel {channel} of x at this pixel is the {side}×{side} patch of {what} (rows "
         f"{patch.top} to {patch.top + side - 1}, columns {patch.left} to {patch.left + side - 1}"
         f"{'; outside is padding, 0' if not patch.inside.all() else ''}), multiplied by the kernel "
         f"cell by cell and summed{', for each input channel' if count > 1 else ''}."
