@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Literal
 from . import spare
 from .checks import ConfigError
 from .datasets import DATASETS
+from .machine import available_cores
 from .store import PROJECT, Run, RunStore, StoreError, WorkerId, now
 
 if TYPE_CHECKING:
@@ -165,13 +166,6 @@ def check_dataset(network: NiNConfig, dataset: str) -> None:
             field="num_classes",
             suggestion=classes,
         )
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0)) or 1
-    return os.cpu_count() or 1
 
 
 # --- who is who -------------------------------------------------------------------------------

@@ -18,10 +18,10 @@ import sys
 import threading
 import time
 from collections import OrderedDict, deque
-from pathlib import Path
 from typing import Literal
 
 from .checks import ConfigError
+from .machine import PROJECT
 from .measure import MeasureRequest, MeasureResult, refusal
 
 State = Literal["running", "done", "failed", "cancelled"]
@@ -29,7 +29,6 @@ State = Literal["running", "done", "failed", "cancelled"]
 MAX_KEPT = 32  # results
 UNWATCHED_SECONDS = 30.0  # without anybody asking, the process is ended
 GRACE_SECONDS = 15.0  # after its time limit it should have ended by itself
-PROJECT = Path(__file__).resolve().parent.parent
 
 
 class Measurement:

@@ -13,14 +13,12 @@ Choices made here:
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from nin_core import ConfigError, NiNConfig, estimate, jobs, summarize
+from nin_core import ConfigError, NiNConfig, estimate, jobs, machine, summarize
 from nin_core.data import DatasetStatus, find_dataset
 from nin_core.datasets import DATASETS
 from nin_core.recipes import (
@@ -300,13 +298,8 @@ def memory_problem(plan: Plan, available: int) -> str | None:
 
 def available_bytes() -> int | None:
     """Memory that a new process could take; None where the system does not tell."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (OSError, ValueError, AttributeError):
-        return None
+    found = machine.memory()
+    return None if found is None else found.available
 
 
 def _sentence(error: ConfigError) -> str:

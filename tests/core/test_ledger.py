@@ -114,9 +114,10 @@ def test_a_step_ends_as_it_began() -> None:
             assert after_first.saved == summary.input_bytes
             assert moments[-1].gradients == summary.parameter_bytes
             assert all(min(m[2:]) >= 0 for m in moments)
-            assert step_peak(summary, optimizer).bytes <= summary.training_bytes(
-                OPTIMIZERS[optimizer].slots + OPTIMIZERS[optimizer].temporaries
-            )
+            # In a batch of some size the walk's copies and temporaries do not matter any more.
+            many = summarize(config, 64)
+            slots = OPTIMIZERS[optimizer].slots
+            assert step_peak(many, optimizer).bytes < many.training_bytes(slots)
 
 
 @settings(max_examples=60, deadline=None)
@@ -143,10 +144,12 @@ def test_saved_bytes_are_what_autograd_gives_back(config: NiNConfig, batch: int)
     assert moments[len(summary.layers)].saved == saved + extra
 
 
-@pytest.mark.parametrize(("preset", "batch"), [("nin-slim-128", 16), ("nin-cifar10", 32)])
+@pytest.mark.parametrize(
+    ("preset", "batch"), [("nin-slim-128", 16), ("nin-cifar10", 2), ("nin-28", 32)]
+)
 @pytest.mark.parametrize("optimizer", ["momentum", "adamw"])
 def test_the_peak_of_a_real_step(preset: str, batch: int, optimizer: OptimizerName) -> None:
-    """Every allocation of a step, added up: its largest sum is the walk's peak, within 2 %."""
+    """Every allocation of a step, added up: its largest sum is the walk's peak, within 1 %."""
     config = PRESETS[preset]
     summary = summarize(config, batch)
     torch.set_num_threads(1)
@@ -179,7 +182,7 @@ def test_the_peak_of_a_real_step(preset: str, batch: int, optimizer: OptimizerNa
         alive += change
         most = max(most, alive)
     before = (1 + OPTIMIZERS[optimizer].slots) * summary.parameter_bytes + summary.input_bytes
-    assert before + most == pytest.approx(step_peak(summary, optimizer).bytes, rel=0.02)
+    assert before + most == pytest.approx(step_peak(summary, optimizer).bytes, rel=0.01)
 
 
 def test_work_of_a_layer() -> None:

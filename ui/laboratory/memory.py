@@ -119,10 +119,12 @@ def terms(
     st.html(figures.terms_table(inference, training, batch))
     peak = step_peak(network, optimizer)
     where = f"{peak.phase} pass of {peak.layer}" if peak.layer else "update of the weights"
+    why = "gradients appear while saved activations are given back"
+    if peak.bytes > learn:
+        why += ", but while they are computed weights are held more than once"
     information(
-        f"The terms of training never exist all at once: gradients appear while saved activations "
-        f"are given back. The fullest moment of a step is the {where}, with "
-        f"{numbers.size(peak.bytes)}."
+        f"The terms of training never exist all at once: {why}. The fullest moment of a step is "
+        f"the {where}, with {numbers.size(peak.bytes)}."
     )
 
 
@@ -282,8 +284,8 @@ def compare(
             "Peak of a training step",
             peak,
             result and result.peak_bytes,
-            "the process above its size without the network: convolutions also hold copies of "
-            "their weights in the processor's order, and small blocks are rounded to pages",
+            "its fullest moment, against what the process grew by: scratch space of the "
+            "convolutions and blocks rounded to whole pages come on top",
         ),
         _bytes_row(
             "Peak of inference",
