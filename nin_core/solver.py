@@ -115,14 +115,14 @@ class Proportions:
         """
         return with_channels(
             self.config,
-            {place: rounded(share * multiplier) for place, share in self.shares.items()},
+            {place: rounded(share, multiplier) for place, share in self.shares.items()},
         )
 
     def steps(self, start: Fraction) -> Iterator[Fraction]:
         """The multipliers above `start` at which a width grows, in order."""
         slopes = set(self.shares.values())
         while True:
-            start = min((max(rounded(s * start), 1) + HALF) / s for s in slopes)
+            start = min((rounded(share, start) + HALF) / share for share in slopes)
             yield start
 
 
@@ -203,23 +203,40 @@ def with_channels(config: NiNConfig, channels: Mapping[Place, int]) -> NiNConfig
 def channels_at(sought: Proportions, multipliers: Sequence[Fraction]) -> dict[Place, np.ndarray]:
     """The widths at many multipliers, for `costs`."""
     by_share = {
-        share: np.array([rounded(share * multiplier) for multiplier in multipliers])
+        share: np.array([rounded(share, multiplier) for multiplier in multipliers])
         for share in set(sought.shares.values())
     }
     return {place: by_share[share] for place, share in sought.shares.items()}
 
 
-def block_channels(config: NiNConfig, block: int, width: int) -> dict[Place, int]:
-    """The widths of one block (from 0) when its first growing layer is `width` wide."""
+def channels_of_block(
+    config: NiNConfig, block: int, widths: Sequence[int]
+) -> dict[Place, np.ndarray]:
+    """One block (from 0) with its first growing layer of each width, for `costs`."""
     where = growing(config)[block]
     channels = config.blocks[block].channels
-    share = Fraction(width, channels[where[0]])
-    return {(block, position): rounded(share * channels[position]) for position in where}
+    first, asked = channels[where[0]], np.asarray(widths, dtype=np.int64)
+    return {
+        (block, position): np.maximum(1, (2 * asked * channels[position] + first) // (2 * first))
+        for position in where
+    }
 
 
-def rounded(width: Fraction) -> int:
-    """A width as whole channels: half up, at least 1."""
-    return max(1, floor(width + HALF))
+def with_block_width(config: NiNConfig, block: int, width: int) -> NiNConfig:
+    """`config` with one block (from 0) so wide: its first growing layer, the others in proportion.
+
+    Raises:
+        ConfigError: if that is beyond the bounds of `config.py`.
+    """
+    channels = channels_of_block(config, block, [width])
+    return with_channels(config, {place: int(found[0]) for place, found in channels.items()})
+
+
+def rounded(share: Fraction, multiplier: Fraction) -> int:
+    """A width as whole channels: half up, at least 1. In integers, which are exact and quick."""
+    above = share.numerator * multiplier.numerator
+    below = share.denominator * multiplier.denominator
+    return max(1, (2 * above + below) // (2 * below))
 
 
 # --- the answer to a budget -------------------------------------------------------------------

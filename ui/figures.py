@@ -28,6 +28,7 @@ _CATEGORIES = {
 }
 _BAR = 30  # pixels a category with two bars
 _FRAME = 76  # pixels for legend and axis
+_LEGEND = 24  # letters of another network's name
 
 
 def where_figure(
@@ -101,7 +102,9 @@ def change_figure(
     then = [sum(theirs.get(category, (0, 0))) for category in categories]
     ghost = _bar(other.name, "rgba(125,133,144,0.28)", labels, list(map(float, then)), then)
     ghost["marker"]["line"] = {"color": theme.POOL, "width": 1}
-    data = [ghost | {"width": 0.86}]
+    short = other.name if len(other.name) <= _LEGEND else f"{other.name[: _LEGEND - 1]}…"
+    # Drawn first, so that it is behind; named last.
+    data = [ghost | {"width": 0.86, "name": short, "legendrank": 2000}]
     for part, (name, color) in enumerate(((_CONV, theme.CONV), (_POINTWISE, theme.POINTWISE))):
         counts = [mine.get(category, (0, 0))[part] for category in categories]
         trace = _bar(name, color, labels, list(map(float, counts)), counts)
@@ -119,7 +122,7 @@ def change_figure(
         "margin": {"l": 8, "r": 24, "t": 36, "b": 40},
         "xaxis": {"title": {"text": QUANTITIES[quantity]}, "exponentformat": "SI"},
         "yaxis": _CATEGORIES | {"categoryorder": "array", "categoryarray": labels},
-        "legend": {"traceorder": "reversed"},
+        "legend": {"traceorder": "normal"},
     }
     if log:
         layout["xaxis"] |= _decades([*now, *then])

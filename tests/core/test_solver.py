@@ -16,13 +16,14 @@ from nin_core.config import MAX_CHANNELS
 from nin_core.solver import (
     Budget,
     Proportions,
-    block_channels,
     channels_at,
+    channels_of_block,
     costs,
     fit,
     growing,
     proportions,
     step_seconds,
+    with_block_width,
     with_channels,
 )
 from tests.core.strategies import networks
@@ -207,19 +208,17 @@ def test_costs_of_many_networks_are_those_of_summarize(
 def test_a_grid_over_two_blocks_is_that_of_summarize(config: NiNConfig) -> None:
     first, second = list(growing(config))[:2]
     rows, columns = np.arange(8, 200, 61), np.arange(5, 150, 48)
-    places: dict = {}
-    for block, values, shape in ((first, rows, (-1, 1)), (second, columns, (1, -1))):
-        each = [block_channels(config, block, int(width)) for width in values]
-        for place in each[0]:
-            places[place] = np.array([one[place] for one in each]).reshape(shape)
+    places = {
+        place: values.reshape(side)
+        for block, widths, side in ((first, rows, (-1, 1)), (second, columns, (1, -1)))
+        for place, values in channels_of_block(config, block, widths).items()
+    }
     found = costs(config, places, batch_size=64, speed=2.0)
     assert found.parameters.shape == (len(rows), len(columns))
     for i, height in enumerate(rows):
         for j, width in enumerate(columns):
-            chosen = block_channels(config, first, int(height)) | block_channels(
-                config, second, int(width)
-            )
-            network = summarize(with_channels(config, chosen), 64)
+            wider = with_block_width(config, first, int(height))
+            network = summarize(with_block_width(wider, second, int(width)), 64)
             assert found.parameters[i, j] == network.total_parameters
             assert found.macs[i, j] == network.total_macs
             assert found.bytes[i, j] == network.training_bytes()

@@ -52,13 +52,13 @@ def choose(pins: list[Pin]) -> tuple[str, NiNConfig]:
         format_func=lambda choice: _title(choice, networks[choice][0]),
         key=_CHOICE,
         persist_state="session",
-        width=190,
+        width=220,
     )
     return networks[chosen]
 
 
 def _title(choice: Choice, name: str) -> str:
-    return name if isinstance(choice, str) else f"📌 {name}"
+    return name if isinstance(choice, str) else f"{name} · pinned"
 
 
 def pin_button(config: NiNConfig) -> None:

@@ -28,7 +28,7 @@ from ui.components import plot
 from ui.laboratory import Subject, pinned
 from ui.width_figures import words
 
-POINTS = 120  # of a curve
+POINTS = 80  # of a curve
 CELLS = 32  # along a side of the heat map: 1,024 networks
 TIMED_RUNS = 20  # the newest runs from which this computer's speed is taken
 
@@ -271,7 +271,7 @@ def answer_table(config: NiNConfig, found: Fit, following: NiNConfig | None, bud
     if following is not None:
         rows.append(("next step", following))
     body = "".join(
-        f"<tr{' class=nin-fit' if index == 1 else ''}>"
+        f'<tr class="{"nin-fit" if index == 1 else ""}">'
         f'<th scope="row">{widths_text(network)}<small>{name}</small></th>'
         f"{_answer_cells(network, budget)}</tr>"
         for index, (name, network) in enumerate(rows)
@@ -449,11 +449,11 @@ def grid(
     Args:
         across, down: each a block (from 0) and the widths of its first growing layer.
     """
-    channels: dict[solver.Place, np.ndarray] = {}
-    for (block, widths), side in ((across, (1, -1)), (down, (-1, 1))):
-        cells = [solver.block_channels(config, block, width) for width in widths]
-        for place in cells[0]:
-            channels[place] = np.array([cell[place] for cell in cells]).reshape(side)
+    channels = {
+        place: values.reshape(side)
+        for (block, widths), side in ((across, (1, -1)), (down, (-1, 1)))
+        for place, values in solver.channels_of_block(config, block, widths).items()
+    }
     found = solver.costs(config, channels, batch_size=budget.batch_size, speed=budget.speed)
     return np.where(found.possible, found.of(budget.quantity), np.nan)
 
@@ -463,8 +463,7 @@ def _take_cell(config: NiNConfig, across: int, down: int, point: dict[str, Any] 
     chosen = (point or {}).get("x"), (point or {}).get("y")
     if not all(isinstance(width, int | float) and 1 <= width <= MAX_CHANNELS for width in chosen):
         return
-    channels = solver.block_channels(config, across, round(chosen[0]))
-    channels |= solver.block_channels(config, down, round(chosen[1]))
     # A cell that cannot be built is empty: there is nothing to click.
     with suppress(ConfigError):
-        architecture.show(solver.with_channels(config, channels))
+        wider = solver.with_block_width(config, across, round(chosen[0]))
+        architecture.show(solver.with_block_width(wider, down, round(chosen[1])))
