@@ -23,6 +23,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ from .features import Array, TraceStep, block_input, block_modules
 Exact = NDArray[np.float64]
 
 MAX_SPECTRUM_SIDE = 1024  # a decomposition costs the cube of it: about a second at this size
+_PART = 4096  # pixels run at once
 
 
 # --- one output as a sum ----------------------------------------------------------------------
@@ -462,15 +464,15 @@ class CollapseComparison:
 
 
 def compare_collapsed(
-    first: PointwiseLayer, second: PointwiseLayer, vectors: ArrayLike
+    one: Collapsed, first: PointwiseLayer, second: PointwiseLayer, vectors: ArrayLike
 ) -> CollapseComparison:
     """Run two consecutive 1×1 layers with and without the ReLU, and as one matrix.
 
     Args:
+        one: ``collapse(first, second)``.
         vectors: ``[in]`` or ``[in, …]``: one pixel's channel vector, or whole maps.
     """
     inputs = np.asarray(vectors, np.float64)
-    one = collapse(first, second)
     weight, bias = first.folded()
     between = _apply(weight, bias, inputs)
     rectified = np.maximum(between, 0) if first.activated else between
@@ -480,6 +482,35 @@ def compare_collapsed(
         real=_apply(second.weight, second.bias, rectified),
         clipped=float((between < 0).mean()) if first.activated else 0.0,
     )
+
+
+class CollapseTotals(NamedTuple):
+    """The four figures of a `CollapseComparison` over all pixels of some maps."""
+
+    error: float
+    distance: float
+    relative: float
+    clipped: float
+
+
+def collapse_totals(
+    one: Collapsed, first: PointwiseLayer, second: PointwiseLayer, maps: Array
+) -> CollapseTotals:
+    """`compare_collapsed` over whole maps, a part at a time: the memory of a part is enough.
+
+    Args:
+        maps: ``[in, h, w]``, what enters the first layer.
+    """
+    pixels = maps.reshape(len(maps), -1)
+    error = distance = clipped = apart = size = 0.0
+    for start in range(0, pixels.shape[1], _PART):
+        part = compare_collapsed(one, first, second, pixels[:, start : start + _PART])
+        error, distance = max(error, part.error), max(distance, part.distance)
+        clipped += part.clipped * part.real.shape[1]
+        apart += float(((part.collapsed - part.real) ** 2).sum())
+        size += float((part.real**2).sum())
+    relative = math.sqrt(apart / size) if size else 0.0
+    return CollapseTotals(error, distance, relative, clipped / pixels.shape[1])
 
 
 def _apply(weight: Exact, bias: Exact, values: Exact) -> Exact:

@@ -139,9 +139,11 @@ def test_the_terms_are_ranked_and_add_up_to_the_last_digit(shown: Shown) -> None
     parts = [number(row[-2]) for row in rows[: rows.index(by_name["W·x + b"])]]
     assert round(sum(parts), decimals) == round(total, decimals)
     # batch norm and ReLU follow
-    assert number(by_name["batch norm"][2]) == pytest.approx(step.normalized[2], abs=1e-4)
+    assert number(by_name["batch norm, a fixed line in use"][2]) == pytest.approx(
+        step.normalized[2], abs=1e-4
+    )
     scale = pointwise_layers(shown.model, 1)[1].scale[2]
-    assert f"× {value(scale)}" in by_name["batch norm"][1]
+    assert f"× {value(scale)}" in by_name["batch norm, a fixed line in use"][1]
     assert number(by_name["ReLU"][2]) == pytest.approx(max(step.normalized[2], 0), abs=1e-4)
     own = shown.maps["block1.conv1x1_2"][2, 3, 9]
     assert f"in float32, gives {value(own)} here" in said(app, "caption")
@@ -222,8 +224,9 @@ def test_the_weights_and_their_singular_values(shown: Shown) -> None:
 def test_without_the_relu_the_layers_collapse(shown: Shown) -> None:
     app = ask(shown.look("block1.relu_2", 3, 9), "collapse")
     first, second = pointwise_layers(shown.model, 1)
-    here = compare_collapsed(first, second, shown.maps["block1.relu"][:, 3, 9])
-    every = compare_collapsed(first, second, shown.maps["block1.relu"])
+    matrix = collapse(first, second)
+    here = compare_collapsed(matrix, first, second, shown.maps["block1.relu"][:, 3, 9])
+    every = compare_collapsed(matrix, first, second, shown.maps["block1.relu"])
     rows = cells(app, "One matrix instead of two layers")
     assert rows[0][1:] == [difference(here.error), difference(every.error)]
     assert rows[1][1:] == [value(here.distance), value(every.distance)]
@@ -233,7 +236,7 @@ def test_without_the_relu_the_layers_collapse(shown: Shown) -> None:
     np.testing.assert_allclose(strips["z"][0], here.collapsed, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(strips["z"][2], here.real, rtol=1e-5, atol=1e-6)
     one = plots(app)["fm-lens-one"]["data"][0]
-    np.testing.assert_allclose(one["z"], collapse(first, second).weight, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(one["z"], matrix.weight, rtol=1e-5, atol=1e-7)
     # the other block has one 1×1 convolution only
     shown.look("block2.conv1x1_1", 0, 0)
     assert "there is no ReLU between two to take away" in said(app, "info")

@@ -27,6 +27,7 @@ from nin_core.lens import (
     MAX_SPECTRUM_SIDE,
     batch_norm_line,
     collapse,
+    collapse_totals,
     compare_collapsed,
     compare_with_dense,
     dense_network,
@@ -79,7 +80,7 @@ def test_the_terms_of_an_output_sum_to_what_the_convolution_gives(
             torch.from_numpy(terms.inputs), conv.weight[channel, :, 0, 0].double()[None]
         )
         bias = 0.0 if conv.bias is None else conv.bias[channel].item()
-        assert terms.total == pytest.approx(float(exact) + bias, rel=1e-12, abs=1e-12)
+        assert terms.total == pytest.approx(exact.item() + bias, rel=1e-12, abs=1e-12)
         close(np.float32(terms.total), step.linear[channel])
         close(np.float32(terms.total), maps[step.layer][channel, row, col])
         sizes = np.abs(terms.products[terms.order])
@@ -213,7 +214,7 @@ def test_without_the_relu_two_layers_are_one(network: NiNConfig, seed: int) -> N
             weight, bias = first.folded()
             np.testing.assert_allclose(one.weight, second.weight @ weight)
             np.testing.assert_allclose(one.bias, second.weight @ bias + second.bias)
-            compared = compare_collapsed(first, second, values)
+            compared = compare_collapsed(one, first, second, values)
             size = max(1.0, float(np.abs(compared.stepwise).max()))
             assert compared.error <= 1e-12 * size
             close(compared.real.astype(np.float32), maps[second.layer])
@@ -227,9 +228,24 @@ def test_without_the_relu_two_layers_are_one(network: NiNConfig, seed: int) -> N
             close(compared.collapsed.astype(np.float32), linear)
             if compared.clipped == 0:
                 assert compared.distance == compared.error
-            pixel = compare_collapsed(first, second, values[:, 0, 0])
+            pixel = compare_collapsed(one, first, second, values[:, 0, 0])
             np.testing.assert_allclose(pixel.real, compared.real[:, 0, 0], atol=1e-12 * size)
+            totals = collapse_totals(one, first, second, values)
+            assert totals.error <= 1e-12 * size
+            assert totals[1:] == pytest.approx(
+                (compared.distance, compared.relative, compared.clipped), rel=1e-9, abs=1e-12 * size
+            )
             values = maps.get(first.layer.replace("conv1x1", "relu"), maps[first.layer])
+
+
+def test_totals_of_many_pixels_are_those_of_all_at_once() -> None:
+    first, second = pointwise_layers(untrained_model(PRESETS["nin-28"]), 1)
+    one = collapse(first, second)
+    maps = np.random.default_rng(0).normal(size=(32, 90, 91)).astype(np.float32)
+    whole = compare_collapsed(one, first, second, maps)
+    totals = collapse_totals(one, first, second, maps)
+    expected = (whole.distance, whole.relative, whole.clipped)
+    assert totals[1:] == pytest.approx(expected, rel=1e-9)
 
 
 class TestSpectrum:

@@ -162,6 +162,5 @@ def _arithmetic(name: str, index: int, answer: ClassMaps) -> None:
     st.caption(
         f"{how} Softmax: e^({tables.value(logit)} − {tables.value(best)}) = "
         f"{tables.value(powers[index])}, divided by the sum over all classes, "
-        f"{tables.value(powers.sum())}: {percent(answer.probabilities[index])}. "
-        "(The largest logit is taken off all of them first; it changes nothing in the result.)"
+        f"{tables.value(powers.sum())}: {percent(answer.probabilities[index])}."
     )

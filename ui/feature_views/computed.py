@@ -6,7 +6,7 @@ weights decide is kept apart from what the picture decides too.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nin_core.features import Array, ClassMaps
-    from nin_core.lens import DenseDifference, PointwiseLayer, Spectrum
+    from nin_core.lens import (
+        Collapsed,
+        CollapseTotals,
+        DenseDifference,
+        PointwiseLayer,
+        Spectrum,
+    )
 
 
 def answer(scene: Scene) -> ClassMaps:
@@ -62,7 +68,7 @@ def dense_differences(
     return _dense(subject.computed_key, picture.key, block, model_of(subject), block_maps)
 
 
-@st.cache_resource(show_spinner=False, max_entries=8)
+@st.cache_resource(show_spinner=False, max_entries=4)
 def _dense(
     weights: tuple[Any, ...],
     pixels: tuple[Any, ...],
@@ -80,7 +86,7 @@ def matrices(subject: Subject, block: int) -> tuple[PointwiseLayer, ...]:
     return _matrices(subject.key, block, model_of(subject))
 
 
-@st.cache_resource(show_spinner=False, max_entries=8)
+@st.cache_resource(show_spinner=False, max_entries=4)
 def _matrices(
     weights: tuple[Any, ...], block: int, _network: nn.Sequential
 ) -> tuple[PointwiseLayer, ...]:
@@ -105,32 +111,39 @@ def _spectrum(weights: tuple[Any, ...], name: str, _layer: PointwiseLayer) -> Sp
     return spectrum(_layer.weight)
 
 
-class CollapseTotals(NamedTuple):
-    """`nin_core.lens.CollapseComparison` over all pixels, in its four figures."""
+def collapsed(subject: Subject, first: PointwiseLayer, second: PointwiseLayer) -> Collapsed:
+    """The one matrix of two consecutive 1×1 layers without the ReLU between them."""
+    return _collapsed(subject.key, first.layer, first, second)
 
-    error: float
-    distance: float
-    relative: float
-    clipped: float
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _collapsed(
+    weights: tuple[Any, ...], name: str, _first: PointwiseLayer, _second: PointwiseLayer
+) -> Collapsed:
+    from nin_core.lens import collapse
+
+    return collapse(_first, _second)
 
 
 def collapse_totals(
-    scene: Scene, pair: tuple[PointwiseLayer, PointwiseLayer], entering: Array
+    scene: Scene, first: PointwiseLayer, second: PointwiseLayer, entering: Array
 ) -> CollapseTotals:
     """What taking the ReLU between two 1×1 layers away does, over all pixels of this picture."""
     subject, picture = scene.subject, scene.picture
-    return _collapse(subject.computed_key, picture.key, pair[0].layer, pair, entering)
+    one = collapsed(subject, first, second)
+    return _totals(subject.computed_key, picture.key, first.layer, one, first, second, entering)
 
 
-@st.cache_resource(show_spinner=False, max_entries=16)
-def _collapse(
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _totals(
     weights: tuple[Any, ...],
     pixels: tuple[Any, ...],
-    first: str,
-    _pair: tuple[PointwiseLayer, PointwiseLayer],
+    name: str,
+    _one: Collapsed,
+    _first: PointwiseLayer,
+    _second: PointwiseLayer,
     _entering: Array,
 ) -> CollapseTotals:
-    from nin_core.lens import compare_collapsed
+    from nin_core.lens import collapse_totals
 
-    found = compare_collapsed(*_pair, _entering)
-    return CollapseTotals(found.error, found.distance, found.relative, found.clipped)
+    return collapse_totals(_one, _first, _second, _entering)

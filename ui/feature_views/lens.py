@@ -324,7 +324,7 @@ def _terms(look: Look) -> None:
     if step.normalized is not None and layer.scale is not None and layer.shift is not None:
         scale, shift = layer.scale[channel], layer.shift[channel]
         how = f"× {tables.value(scale)} {'−' if shift < 0 else '+'} {tables.value(abs(shift))}"
-        after.append(("batch norm", how, float(step.normalized[channel])))
+        after.append(("batch norm, a fixed line in use", how, float(step.normalized[channel])))
     if step.activated:
         after.append(("ReLU", "max(0, ·)", float(step.outputs[channel])))
     names = "Channel of x" if number == 1 else f"Channel of “{number - 1}: ReLU”"
@@ -502,7 +502,7 @@ def _choose_lines(label: str, count: int, stage: Stage, which: str) -> list[int]
 
 
 def _collapse(look: Look) -> None:
-    from nin_core.lens import collapse, compare_collapsed
+    from nin_core.lens import compare_collapsed
 
     layers = computed.matrices(look.scene.subject, look.number)
     pairs = list(pairwise(layers))
@@ -525,15 +525,15 @@ def _collapse(look: Look) -> None:
             persist_state="session",
         )
     first, second = pairs[chosen]
-    one = collapse(first, second)
+    one = computed.collapsed(look.scene.subject, first, second)
     norm = ", the batch norm between folded in" if first.scale is not None else ""
     st.caption(
         "Without the ReLU between them, two 1×1 convolutions are one: W₂·(W₁·x + b₁) + b₂ = "
         f"(W₂·W₁)·x + (W₂·b₁ + b₂){norm}. The ReLU is what makes the second layer worth having."
     )
     entering = look.inputs if chosen == 0 else look.maps[look.block[chosen].after]
-    here = compare_collapsed(first, second, look.trace.steps[chosen].inputs)
-    everywhere = computed.collapse_totals(look.scene, (first, second), entering)
+    here = compare_collapsed(one, first, second, look.trace.steps[chosen].inputs)
+    everywhere = computed.collapse_totals(look.scene, first, second, entering)
     pixels = f"all {entering.shape[1] * entering.shape[2]:,} pixels"
     st.html(
         tables.comparison_table(

@@ -289,7 +289,8 @@ def pooling_table(
     return _table(
         "Logits and probabilities",
         f"<th>Class</th><th class='number'>{pooling}</th><th class='number'>= logit z</th>"
-        "<th class='number' title='z less the largest z'>e^(z − max)</th>"
+        "<th class='number' title='The largest z is taken off first, which changes no "
+        "probability'>e^(z − max)</th>"
         "<th class='number'>Softmax</th><th class='bar'></th>",
         rows,
     )
