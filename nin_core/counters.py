@@ -158,16 +158,16 @@ def _thop(v: _Values) -> list[Term]:
 
 def _torchinfo(v: _Values) -> list[Term]:
     return [
-        Term(_BIASES, "1 a value that gets one", 1, v.biased),
+        Term(_BIASES, "1 addition an output value", 1, v.biased),
         Term(_NORM, "1 a parameter, not 1 a value", 1, v.norm_parameters),
     ]
 
 
 def _ptflops(v: _Values) -> list[Term]:
     return [
-        Term(_BIASES, "1 a value that gets one", 1, v.biased),
+        Term(_BIASES, "1 addition an output value", 1, v.biased),
         Term(_NORM, "scale and shift each value", 2, v.normed),
-        Term(_RELU, "1 a value, but counted twice: as module and as function", 2, v.relu),
+        Term(_RELU, "1 a value, but counted twice, as module and as function", 2, v.relu),
         Term(_POOLING, "1 a value that goes in, counted twice, too", 2, v.pooled_from),
         Term(_HEAD, "1 a value that goes in, counted twice, too", 2, v.head_from),
     ]

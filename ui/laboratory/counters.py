@@ -38,6 +38,7 @@ def show(subject: Subject) -> None:
     figure = extras_figure(counts)
     if figure is not None:
         st.subheader("What is counted on top of the convolutions")
+        st.caption("Without FlopCounterMode, whose additions would dwarf the rest.")
         plot(figure, key="architecture:counters", height=64 + 34 * len(figure["data"][0]["y"]))
     information(
         "The rules are fvcore 0.1.5's, thop 0.1.1's, torchinfo 1.8's, ptflops 0.7's and PyTorch's "
@@ -123,10 +124,9 @@ def _row(name: str, terms: Sequence[Term]) -> str:
     products = [f"{term.each} × {term.values:,}" for term in terms if term.each > 1]
     if len(terms) > 1:
         products = [" + ".join(f"{term.count:,}" for term in terms)]
-    product = f"<small>{products[0]}</small>" if products else ""
     return (
-        f"<div><dt>{mark}{escape(name)}<small>{escape(rules)}</small></dt>"
-        f"<dd>{sum(term.count for term in terms):,}{product}</dd></div>"
+        f"<div><dt>{mark}{escape(name)}</dt><dd>{sum(term.count for term in terms):,}</dd>"
+        f'<dd class="rule">{escape(": ".join([*products, rules]))}</dd></div>'
     )
 
 
@@ -138,27 +138,26 @@ _STYLE = """<style>
   padding: .7rem .8rem .4rem; font-size: .85rem; }
 .nin-ledger h4 { margin: 0; padding: 0 0 .4rem; font-size: 1.05rem; }
 .nin-ledger h4 span { display: block; font-size: .78rem; font-weight: 400; opacity: .8; }
-.nin-ledger dl { margin: 0; }
-.nin-ledger dl > div { display: flex; justify-content: space-between; gap: .6rem;
-  border-top: 1px solid rgba(128,128,128,.22); padding: .3rem 0; }
-.nin-ledger dt, .nin-ledger dd { font-size: inherit; line-height: 1.4; margin: 0; padding: 0; }
-.nin-ledger dt { font-weight: 400; }
-.nin-ledger dd { text-align: right; white-space: nowrap;
-  font-variant-numeric: tabular-nums; }
-.nin-ledger small { display: block; font-size: .74rem; line-height: 1.3; opacity: .78; }
-.nin-ledger dt small { padding-left: 1.05em; }
+.nin-ledger section dl { margin: 0; padding: 0; font-size: inherit; }
+.nin-ledger dl > div { display: flex; flex-wrap: wrap; justify-content: space-between;
+  align-content: start; column-gap: .5rem; border-top: 1px solid rgba(128,128,128,.22);
+  padding: .3rem 0; }
+.nin-ledger dl dt, .nin-ledger dl dd { font-size: inherit; font-weight: 400; line-height: 1.4;
+  margin: 0; padding: 0; }
+.nin-ledger dl dd { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.nin-ledger dl .rule { flex-basis: 100%; text-align: left; white-space: normal; opacity: .78;
+  font-size: .74rem; line-height: 1.3; padding-left: 1.2em; }
 .nin-ledger i { display: inline-block; width: .6em; height: .6em; margin-right: .45em;
   border-radius: 2px; }
 .nin-ledger dl > .none { display: none; }
 .nin-ledger dl > .none > * { opacity: .55; }
-.nin-ledger dl > .total > * { font-weight: 600; }
+.nin-ledger dl .total > * { font-weight: 600; }
 .nin-ledger dl > .total { border-top: 2px solid rgba(128,128,128,.55); }
 @container (min-width: 56rem) {
   .nin-ledger { grid-template-columns: repeat(TOOLS, 1fr); column-gap: .6rem; row-gap: 0; }
   .nin-ledger section { display: grid; grid-row: span ROWS; grid-template-rows: subgrid;
     padding: .6rem .6rem .3rem; font-size: .79rem; }
-  .nin-ledger dl { display: contents; }
+  .nin-ledger section dl { display: contents; }
   .nin-ledger dl > .none { display: flex; }
-  .nin-ledger dl > div { gap: .3rem; }
 }
 </style>"""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parents[2]
 MAX_WEIGHTS_MB = 64  # as the server's own limit, server.maxUploadSize
 ONNX_SECONDS = 600  # after which the exporter is given up
+RUNS_SECONDS = 3  # for which the list of runs stands: a slider's step does not read it anew
 
 _UNTRAINED = "untrained"
 _STANDARDISED = "standardised"
@@ -201,8 +202,12 @@ def safetensors_file(run_id: int) -> bytes:
 
 def _runs_of(config: NiNConfig) -> list[Run]:
     """The runs of this very network that have weights, newest first."""
-    runs = resources.store().list_runs()
-    return [run for run in runs if run.has_checkpoint and run.network == config]
+    return [run for run in _runs() if run.has_checkpoint and run.network == config]
+
+
+@st.cache_resource(show_spinner=False, ttl=RUNS_SECONDS, max_entries=1)
+def _runs() -> list[Run]:
+    return resources.store().list_runs()
 
 
 def _title(run: Run | None) -> str:
@@ -294,10 +299,10 @@ def _offer(config: NiNConfig, file_id: str, name: str, data: bytes) -> None:
 
     The button's callback reads the widgets' keys: what is typed as the button is pressed counts.
     """
-    from nin_core.weights import CONVERT, PickleError, read_weights
+    from nin_core.weights import CONVERT, PickleError
 
     try:
-        weights = read_weights(config, data)
+        weights = _weights(config, file_id, data)
     except PickleError as error:
         st.error(str(error))
         st.code(CONVERT, language="python")
@@ -346,6 +351,13 @@ def _offer(config: NiNConfig, file_id: str, name: str, data: bytes) -> None:
     )
 
 
+@st.cache_resource(show_spinner=False, max_entries=2)
+def _weights(config: NiNConfig, file_id: str, _data: bytes) -> ImportedWeights:
+    from nin_core.weights import read_weights
+
+    return read_weights(config, _data)
+
+
 def _import(
     config: NiNConfig, weights: ImportedWeights, source: str, keys: tuple[str, str, str]
 ) -> None:
@@ -363,5 +375,6 @@ def _import(
             standardize=pixels == _STANDARDISED,
             source=source,
         )
+        _runs.clear()
     except (ConfigError, StoreError) as error:
         st.session_state[_IMPORTED] = str(error)
