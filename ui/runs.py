@@ -104,8 +104,8 @@ def _row(run: Run, is_open: bool) -> dict[str, Any]:
     state = f"{run.state}, {run.progress:.0%}" if run.state == "running" else run.state
     data = DATASETS.get(run.dataset)
     epochs = "–"
-    recipe = "–"
-    if run.train is not None:
+    recipe = "imported" if run.imported else "–"
+    if run.train is not None and not run.imported:
         done = run.step / training.steps_per_epoch(run)
         epochs = f"{done:.2f}".rstrip("0").rstrip(".") + f" of {run.train.total_epochs}"
         recipe = RECIPES[run.train.recipe].title

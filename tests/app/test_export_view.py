@@ -21,6 +21,7 @@ from tests.conftest import dashboard
 from tests.core.test_export import HOSTILE, PICKLES, numbered, saved, trained_like
 from ui import link
 from ui.laboratory import export as view
+from ui.runs import run_frame
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -156,6 +157,7 @@ def test_weights_become_a_run_that_other_pages_show(store: RunStore) -> None:
     (sentence,) = sentences(app, "success")
     (run,) = store.list_runs()
     assert sentence.startswith(f"Run #{run.id} ")
+    assert not [b for b in app.main.button if b.label == "Make it a run"]
     assert (run.name, run.state, run.dataset) == ("from my laptop", "finished", "shapes")
     assert run.train is not None and not run.train.standardize  # numbered: the tutorial's pixels
     for _ in range(600):
@@ -168,11 +170,24 @@ def test_weights_become_a_run_that_other_pages_show(store: RunStore) -> None:
         assert not elsewhere.exception, elsewhere.exception
         assert not elsewhere.error
         assert any("imported" in caption.value for caption in elsewhere.main.caption), other
+    (row,) = run_frame(store.list_runs()).to_dict("records")
+    assert (row["Recipe"], row["Epochs"]) == ("imported", "–")
     # It can be taken away again, with these weights.
     again = page()
     assert str(run.id) in again.selectbox(key="export:run").value
     taken = safetensors.torch.load(view.safetensors_file(run.id))
     assert all(taken[name].equal(tensor) for name, tensor in model.state_dict().items())
+
+
+def test_an_empty_name_is_refused_and_can_be_mended(store: RunStore) -> None:
+    app = page()
+    upload(app, "export:weights", "w.safetensors", saved(trained_like(NARROW).state_dict()))
+    next(t for t in app.main.text_input if t.label == "Name of the run").set_value("  \n ")
+    next(b for b in app.main.button if b.label == "Make it a run").click().run()
+    assert not app.exception
+    assert "1 to 100 characters" in sentences(app, "error")[0]
+    assert store.list_runs() == []
+    assert [b for b in app.main.button if b.label == "Make it a run"]
 
 
 def test_a_file_of_another_network_is_told_by_its_first_tensor(store: RunStore) -> None:

@@ -280,18 +280,20 @@ def bring_weights(config: NiNConfig) -> None:
         help="Under the names of the code above (block1.conv.weight), or numbered as nested "
         "nn.Sequential numbers them (0.0.weight), as in the tutorial.",
     )
-    if file is not None:
+    if file is None:
+        return
+    made_of, result = st.session_state.get(_IMPORTED, ("", None))
+    if made_of != file.file_id or isinstance(result, str):
         _offer(config, file.file_id, file.name, file.getvalue())
-    imported = st.session_state.get(_IMPORTED)
-    if isinstance(imported, str):
-        st.error(imported)
-    elif imported is not None:
-        st.success(f"Run #{imported} has these weights, and is being measured on the test set.")
-        with st.container(horizontal=True):
-            for page, label in (("training", "Open the run"), ("feature_maps", "Feature maps")):
-                st.page_link(
-                    frame.page(f"pages/{page}.py"), label=label, query_params={"run": str(imported)}
-                )
+        if made_of == file.file_id:
+            st.error(result)
+        return
+    st.success(f"Run #{result} has these weights; it is being measured on the test set.")
+    with st.container(horizontal=True):
+        for page, label in (("training", "Open the run"), ("feature_maps", "Feature maps")):
+            st.page_link(
+                frame.page(f"pages/{page}.py"), label=label, query_params={"run": str(result)}
+            )
 
 
 def _offer(config: NiNConfig, file_id: str, name: str, data: bytes) -> None:
@@ -305,7 +307,7 @@ def _offer(config: NiNConfig, file_id: str, name: str, data: bytes) -> None:
         weights = _weights(config, file_id, data)
     except PickleError as error:
         st.error(str(error))
-        st.code(CONVERT, language="python")
+        st.code(CONVERT, language="python", wrap_lines=True)
         return
     except ConfigError as error:
         st.error(str(error))
@@ -347,7 +349,7 @@ def _offer(config: NiNConfig, file_id: str, name: str, data: bytes) -> None:
         type="primary",
         icon=":material/input:",
         on_click=_import,
-        args=(config, weights, name, keys),
+        args=(config, weights, file_id, name, keys),
     )
 
 
@@ -359,14 +361,19 @@ def _weights(config: NiNConfig, file_id: str, _data: bytes) -> ImportedWeights:
 
 
 def _import(
-    config: NiNConfig, weights: ImportedWeights, source: str, keys: tuple[str, str, str]
+    config: NiNConfig,
+    weights: ImportedWeights,
+    file_id: str,
+    source: str,
+    keys: tuple[str, str, str],
 ) -> None:
     from nin_core.store import StoreError
     from nin_core.weights import import_run
 
     name, dataset, pixels = (st.session_state[key] for key in keys)
+    result: int | str
     try:
-        st.session_state[_IMPORTED] = import_run(
+        result = import_run(
             resources.store(),
             config,
             weights,
@@ -377,4 +384,5 @@ def _import(
         )
         _runs.clear()
     except (ConfigError, StoreError) as error:
-        st.session_state[_IMPORTED] = str(error)
+        result = str(error)
+    st.session_state[_IMPORTED] = file_id, result
