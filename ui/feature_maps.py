@@ -13,7 +13,7 @@ import streamlit as st
 
 from ui import numbers
 from ui.feature_subject import percent
-from ui.feature_views import Scene, answer, computed, lens, maps, tables
+from ui.feature_views import Scene, answer, channels, computed, lens, maps, tables
 
 if TYPE_CHECKING:
     from nin_core.features import ClassMaps
@@ -22,6 +22,7 @@ VIEWS: dict[str, tuple[str, Callable[[Scene], None]]] = {
     "maps": ("All channels", maps.show),
     "lens": ("The 1×1 lens", lens.show),
     "answer": ("From maps to the answer", answer.show),
+    "channels": ("What a channel does", channels.show),
 }
 
 _VIEW = "fm:view"
