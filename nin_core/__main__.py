@@ -387,7 +387,7 @@ def _named(name: str) -> NiNConfig:
     from .export import from_json
 
     try:
-        return from_json(sys.stdin.read() if name == "-" else Path(name).read_bytes())
+        return from_json(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
     except OSError as error:
         raise CommandError(f"The file {name} cannot be read: {error.strerror or error}.") from error
 

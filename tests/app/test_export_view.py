@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -18,7 +20,7 @@ from nin_core.features import load_model
 from nin_core.store import RunStore
 from nin_core.weights import CONVERT
 from tests.conftest import dashboard
-from tests.core.test_export import HOSTILE, PICKLES, numbered, saved, trained_like
+from tests.core.test_export import HOSTILE, PICKLES, numbered, raw, saved, tensor, trained_like
 from ui import link
 from ui.laboratory import export as view
 from ui.runs import run_frame
@@ -46,7 +48,8 @@ def shown(app: AppTest) -> NiNConfig:
 
 
 def sentences(app: AppTest, kind: str) -> list[str]:
-    return [element.value for element in getattr(app.main, kind)]
+    """What a reader sees: Markdown's backslashes are not shown."""
+    return [re.sub(r"\\(.)", r"\1", element.value) for element in getattr(app.main, kind)]
 
 
 @pytest.mark.parametrize(
@@ -91,8 +94,6 @@ def test_without_the_onnx_packages_the_page_says_what_to_install(
 
 
 def test_showing_the_view_does_not_import_torch() -> None:
-    import subprocess
-
     code = (
         "import sys\nfrom tests.conftest import dashboard\n"
         "app = dashboard('architecture', view='export').run()\n"
@@ -210,6 +211,14 @@ def test_a_pickle_is_refused_with_the_way_to_convert_it(data: bytes) -> None:
 def test_a_hostile_file_is_one_sentence(name: str) -> None:
     app = upload(page(), "export:weights", "w.safetensors", HOSTILE[name][0])
     assert len(sentences(app, "error")) == 1
+
+
+def test_names_from_a_file_are_not_taken_for_markdown() -> None:
+    name = "![x](http://a.host/b.png) :red[**a**] <b>"
+    app = upload(page(), "export:weights", "w.safetensors", raw({name: tensor([1])}, b"\0" * 4))
+    assert name in sentences(app, "error")[0]
+    shown_as_markdown = app.main.error[0].value
+    assert not re.search(r"(?<!\\)[\[\]*:<>]", shown_as_markdown)
 
 
 def test_onnx_comes_from_another_process_with_a_runs_weights(store: RunStore) -> None:

@@ -11,6 +11,7 @@ Choices made here:
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -245,7 +246,7 @@ def bring_configuration() -> None:
     st.button("Use this text", on_click=_take_text, icon=":material/input:")
     if problem := st.session_state.pop(_PROBLEM, None):
         good, sentence = problem
-        (st.success if good else st.error)(sentence)
+        (st.success if good else st.error)(_verbatim(sentence))
 
 
 def _take_file() -> None:
@@ -286,7 +287,7 @@ def bring_weights(config: NiNConfig) -> None:
     if made_of != file.file_id or isinstance(result, str):
         _offer(config, file.file_id, file.name, file.getvalue())
         if made_of == file.file_id:
-            st.error(result)
+            st.error(_verbatim(result))
         return
     st.success(f"Run #{result} has these weights; it is being measured on the test set.")
     with st.container(horizontal=True):
@@ -306,11 +307,11 @@ def _offer(config: NiNConfig, file_id: str, name: str, data: bytes) -> None:
     try:
         weights = _weights(config, file_id, data)
     except PickleError as error:
-        st.error(str(error))
+        st.error(_verbatim(str(error)))
         st.code(CONVERT, language="python", wrap_lines=True)
         return
     except ConfigError as error:
-        st.error(str(error))
+        st.error(_verbatim(str(error)))
         return
     how = "numbered, taken in order" if weights.numbered else "by their names"
     st.caption(f"It fits: {weights.tensors} tensors, {how}.")
@@ -386,3 +387,8 @@ def _import(
     except (ConfigError, StoreError) as error:
         result = str(error)
     st.session_state[_IMPORTED] = file_id, result
+
+
+def _verbatim(sentence: str) -> str:
+    """A sentence that Markdown shows as it is: it may quote names from a file."""
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|$~:<>^&])", r"\\\1", sentence)
