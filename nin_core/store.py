@@ -34,6 +34,7 @@ from sqlalchemy.engine import Connection
 from .checks import ConfigError
 from .config import NiNConfig, preset_name
 from .database import Database, StoreError
+from .snapshots import forget_after
 
 if TYPE_CHECKING:
     from .recipes import TrainConfig
@@ -796,6 +797,7 @@ class RunStore:
         values |= _latest([MetricRow(*row) for row in rows]) | {"step": step}
         connection.execute(_runs.update().where(_runs.c.id == run_id).values(values))
         connection.execute(_evaluations.delete().where(_evaluations.c.run_id == run_id))
+        forget_after(connection, run_id, step)
 
     def release(self, run_id: int, attempt: int, *, log: str | None = None) -> None:
         """A worker's last word: its process is about to end and its slot is free."""

@@ -51,6 +51,7 @@ from .jobs import (
     read_tail,
     this_worker,
 )
+from .snapshots import Recorder, Snapshots, Taken, halved
 from .store import (
     PHASE_TRAINING,
     Checkpoint,
@@ -99,6 +100,7 @@ class Reporter:
 
     def __init__(self, store: RunStore, run_id: int, attempt: int) -> None:
         self._store, self._run_id, self._attempt = store, run_id, attempt
+        self._snapshots = Snapshots(store.database)
         # Signals and the training thread wake the reporter through this pair.
         self._ear, self._bell = socket.socketpair()
         self._bell.setblocking(False)
@@ -110,6 +112,7 @@ class Reporter:
         self._first = True
         self._notes: dict[str, Any] = {}
         self._snapshot: TrainingState | None = None
+        self._taken: list[Taken] = []
         # The store: one thread at a time, and how it went.
         self._turn = threading.RLock()
         self._flushed_at = -math.inf
@@ -159,6 +162,12 @@ class Reporter:
         with self._pending:
             self._snapshot = snapshot
             self._kept_at = time.monotonic()
+
+    def replay(self, taken: Taken | None) -> None:
+        """Weights for the replay of the run, written with the next metrics; None: none are due."""
+        if taken is not None:
+            with self._pending:
+                self._taken.append(taken)
 
     def checkpoint_due(self) -> bool:
         """Whether the last kept weights are old enough to be replaced."""
@@ -278,6 +287,7 @@ class Reporter:
                 self._writing_seconds = time.monotonic() - moment
         else:
             self._store.heartbeat(self._run_id, self._attempt)
+        self._write_taken()
         with self._pending:
             self._written(rows, snapshot)
             if self._notes == notes:
@@ -290,6 +300,9 @@ class Reporter:
         notes.pop("phase", None)
         if notes:
             self._store.note(self._run_id, self._attempt, **notes)
+        if snapshot is not None and all(t.step != snapshot.step for t in self._taken):
+            self.replay(Taken(snapshot.step, snapshot.epoch, halved(snapshot.weights)))
+        self._write_taken()
         self._store.transition(
             self._run_id,
             state,
@@ -301,6 +314,12 @@ class Reporter:
         self.state, self.final = state, snapshot
         with self._pending:
             self._written(rows, snapshot)
+
+    def _write_taken(self) -> None:
+        while self._taken:
+            self._snapshots.add(self._run_id, self._attempt, self._taken[0])
+            with self._pending:
+                del self._taken[0]
 
     def _written(self, rows: list[MetricRow], snapshot: TrainingState | None) -> None:
         del self._rows[: len(rows)]
@@ -434,14 +453,22 @@ class _Job:
             device=self.device,
             should_stop=reporter.should_stop,
             state=unpack(self.kept.blob) if self.kept else None,
-            on_update=lambda: reporter.note(phase=PHASE_TRAINING),
+            on_update=lambda: begin(),  # below: it needs the training
         )
+        recorder = Recorder(self.model, training.total_steps, training.step)
+
+        def begin() -> None:
+            """Once, before the first step: the weights are the initial ones, or the resumed."""
+            reporter.note(phase=PHASE_TRAINING)
+            reporter.replay(recorder.take(training.step, max(training.epoch, 1)))
+
         reporter.note(total_steps=training.total_steps)
         reporter.watch(training, info)
         test_size = len(self.dataset.test_labels)
         try:
             for event in training.events():
                 reporter.add(_row(event, test_size))
+                reporter.replay(recorder.take(event.step, event.epoch))
                 if isinstance(event, EpochEvent) or reporter.checkpoint_due():
                     reporter.keep(training.state())
                 if on_event is not None:
