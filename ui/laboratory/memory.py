@@ -291,7 +291,8 @@ def compare(
             "Peak of inference",
             inference.total(batch),
             result and result.inference_bytes,
-            "as above, with dropout and autograd off",
+            "as above, with dropout and autograd off; a k×k convolution also holds a copy of its "
+            "weights in the processor's order, which tells in small batches",
         ),
     ]
     about = SECONDS_PER_STEP + batch * seconds_per_image(subject.config)
