@@ -33,7 +33,7 @@ from nin_core.features import (
 )
 from nin_core.images import to_network_input
 from nin_core.recipes import RECIPES
-from nin_core.store import RunStore, WorkerId
+from nin_core.store import MetricRow, RunStore, WorkerId
 from tests.conftest import dashboard
 from ui.components.sprite import quantise
 from ui.feature_views.stages import stages
@@ -82,6 +82,7 @@ def add_run(
     if weights is not None:
         assert isinstance(weights, bytes)
         store.save_checkpoint(run_id, step, 1, weights)
+        store.add_metrics(run_id, [MetricRow("step", 1, step, 1.0)], attempt=attempt)
     if not running:
         store.transition(run_id, "finished", attempt=attempt)
     return run_id
