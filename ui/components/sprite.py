@@ -114,6 +114,7 @@ def class_maps(
     labels: Sequence[str],
     key: str,
     values: Sequence[float] | None = None,
+    drawn: Any = None,
     title: str = "",
     selected: int | None = None,
     on_click: OnClick = "rerun",
@@ -129,6 +130,8 @@ def class_maps(
         labels: the classes' names.
         key: names the picture on its page.
         values: a number a class, written under its name (a logit or a probability).
+        drawn: what is left of `maps` to draw, of the same shape; None: all. A map that is zero only
+            there is not called so.
         title, selected, on_click: as in `sprite`.
 
     Returns:
@@ -138,6 +141,9 @@ def class_maps(
         ValueError: shapes, kinds or counts do not fit.
     """
     cells = _as_maps(maps)
+    left = cells if drawn is None else _as_maps(drawn)
+    if left.shape != cells.shape:
+        raise ValueError(f"What is drawn must have the maps' shape {list(cells.shape)}.")
     picture = _as_image(image)
     names = _as_texts(labels, len(cells), "labels")
     captions = None
@@ -150,7 +156,8 @@ def class_maps(
             for value in numbers
         ]
     return _show(
-        cells,
+        left,
+        dead=_dead(cells),
         key=key,
         title=title,
         labels=names,
@@ -170,6 +177,7 @@ def _show(
     selected: int | None,
     on_click: OnClick,
     captions: list[str] | None = None,
+    dead: list[int] | None = None,
     image: np.ndarray | None = None,
     pixel: tuple[int, int] | None = None,
     wanted_height: int = _HEIGHT,
@@ -194,7 +202,7 @@ def _show(
                 "shape": [channels, height, width],
                 "decimals": decimals,
                 "signed": bool(finite.size and finite.min() < 0),
-                "dead": np.flatnonzero((values == 0).all(axis=(1, 2))).tolist(),
+                "dead": _dead(values) if dead is None else dead,
                 "broken": int((~np.isfinite(values)).any(axis=(1, 2)).sum()),
                 "title": title,
                 "labels": labels,
@@ -211,6 +219,11 @@ def _show(
         )
         send(parcel, key=f"{key} · parcel")
     return _as_spot(last_click(key), values.shape) if on_click is not None else None
+
+
+def _dead(values: np.ndarray) -> list[int]:
+    """The channels that are zero everywhere."""
+    return np.flatnonzero((values == 0).all(axis=(1, 2))).tolist()
 
 
 def quantise(values: np.ndarray) -> tuple[np.ndarray, int]:

@@ -66,14 +66,15 @@ def show(scene: Scene) -> None:
         st.caption(
             f"Of {len(names)} classes, these are the {MAX_CLASS_MAPS} with the largest logits."
         )
-    maps = strongest_activations(own.maps, SHARE) if only_strongest else own.maps
+    drawn = strongest_activations(own.maps, SHARE)[shown] if only_strongest else None
 
     def take(click: dict[str, Any]) -> None:
         st.session_state[_class_key(len(names))] = int(shown[click["channel"]])
 
     class_maps_picture(
-        maps[shown],
+        own.maps[shown],
         scene.picture.shown,
+        drawn=drawn,
         labels=[names[i] for i in shown],
         values=[float(answer.logits[i]) for i in shown],
         key="fm-classes",
