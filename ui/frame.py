@@ -7,6 +7,8 @@ pages and reruns, so that a deep link shows the whole frame and keeps its query 
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,6 +61,23 @@ def navigation() -> StreamlitPage:
     return st.navigation([page(path) for path, _, _ in _PAGES])
 
 
+_settled = 0  # modules that were imported when the heap was last frozen
+_MANY = 100  # modules, e.g. torch's
+
+
+def _settle() -> None:
+    """Take what imports have left in memory out of the garbage collector's work.
+
+    Streamlit collects after every script run, holding the interpreter: 60 ms at each step of a
+    slider, for everybody on this server, with nearly all of it spent on modules that never go.
+    """
+    global _settled
+    if len(sys.modules) > _settled + _MANY:
+        _settled = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
 def run() -> None:
     """The entry point's whole job: frame, sidebar, then the page that was asked for."""
     chosen = navigation()
@@ -67,6 +86,7 @@ def run() -> None:
     with st.sidebar:
         architecture.controls()
     chosen.run()
+    _settle()
 
 
 def begin() -> NiNConfig:

@@ -18,7 +18,10 @@ function newRoot(parent) {
   root.append(table);
   parent.append(root);
   root.addEventListener("scroll", () => showEdges(root));
-  new ResizeObserver(() => showEdges(root)).observe(root);
+  // Called after the layout, so that asking for widths forces none; at the first time, too.
+  const resized = new ResizeObserver(() => showEdges(root));
+  resized.observe(root);
+  resized.observe(table);
   root.addEventListener("click", (event) => {
     const heading = event.target.closest("button[data-column]");
     if (heading) sort(root, heading.dataset.column);
@@ -43,7 +46,6 @@ function show(root) {
   const name = CSS.escape(column ?? id ?? "");
   if (column) table.querySelector(`button[data-column="${name}"]`)?.focus();
   else if (id) table.querySelector(`tr[data-id="${name}"]`)?.focus();
-  showEdges(root);
 }
 
 /** Tell the style sheet at which sides there is more than is seen. */
