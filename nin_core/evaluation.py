@@ -94,6 +94,26 @@ def confident_mistakes(logits: ArrayLike, labels: ArrayLike, count: int = 12) ->
     return [Mistake(int(i), int(truth[i]), int(predicted[i]), float(confidence[i])) for i in order]
 
 
+def wrong_images(logits: ArrayLike, labels: ArrayLike) -> NDArray[np.int64]:
+    """Test images whose class was predicted wrongly, ascending; those with NaN logits left out.
+
+    Args:
+        logits, labels: as for `confusion_matrix`.
+    """
+    values, truth = _matched(logits, labels)
+    return np.flatnonzero((values.argmax(axis=1) != truth) & np.isfinite(values).all(axis=1))
+
+
+def by_confidence(logits: ArrayLike) -> NDArray[np.int64]:
+    """Test images [N] from the least sure prediction (its softmax probability) to the surest.
+
+    Images with NaN logits are left out; equally sure ones come in the order of the test set.
+    """
+    confidence = softmax(logits).max(axis=1, initial=0)
+    order = np.argsort(confidence, kind="stable")  # NaN comes last
+    return order[np.isfinite(confidence[order])]
+
+
 def _matched(logits: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     values = np.asarray(logits, dtype=np.float32)
     if values.ndim != 2 or values.shape[1] == 0:

@@ -4,8 +4,9 @@ Choices made here:
 
 * Nothing is decoded before the file's size, its format (from its first bytes) and its dimensions
   (from its header) are within the limits, so that a small file cannot fill the memory.
-* Only Pillow's PNG and JPEG readers are ever reached, and a file gives a picture or an
+* Only Pillow's PNG, JPEG and WebP readers are ever reached, and a file gives a picture or an
   `ImageError`: one sentence, whatever the reader stumbled over.
+* WebP's header is read here, because Pillow's reader allocates the whole canvas as it opens a file.
 * The way to the network's input is the training's own. What is ours ends at an image of the data
   set's shape; from there on `nin_core.data.prepare` takes it, as it takes every training image.
   Each step's picture is kept, for the page to show.
@@ -15,8 +16,9 @@ Choices made here:
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +40,7 @@ MAX_PIXELS = 4_000_000
 MAX_SCANS = 100
 
 _SIGNATURES = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
+FORMATS = "PNG, JPEG or WebP"
 _ORIENTATION = 0x0112  # the EXIF tag; its values 2 to 8 as Pillow's transpositions:
 _TRANSPOSITIONS = {
     2: "FLIP_LEFT_RIGHT",
@@ -55,7 +58,7 @@ class ImageError(ValueError):
 
 
 def read_image(data: bytes) -> Pixels:
-    """Decode a PNG or JPEG file.
+    """Decode a PNG, JPEG or WebP file.
 
     Rotated as its EXIF says; the first frame of an animation; transparency over white; 16 bits,
     palettes, CMYK and the rest become 8-bit grey or colour.
@@ -76,13 +79,19 @@ def read_image(data: bytes) -> Pixels:
             f"The file has {len(data) / 2**20:.1f} MB; at most {MAX_BYTES // 2**20} MB are "
             "accepted, so save it smaller."
         )
-    kind = next((name for start, name in _SIGNATURES.items() if data.startswith(start)), None)
+    kind = _kind(data)
     if kind is None:
-        raise ImageError("This is not a PNG or JPEG file; save the picture as one of these.")
+        raise ImageError(f"This is not a {FORMATS} file; save the picture as one of these.")
+    name = "WebP" if kind == "WEBP" else kind
     if kind == "JPEG" and data.count(b"\xff\xda") > MAX_SCANS:  # start-of-scan markers
         raise ImageError(
             f"This JPEG has more than {MAX_SCANS} scans; save it again as an ordinary JPEG."
         )
+    if kind == "WEBP":
+        size = _webp_size(data)
+        if size is None:
+            raise ImageError(_damaged(name))
+        _check_size(*size)
     try:
         with Image.open(io.BytesIO(data), formats=[kind]) as image:  # reads the header only
             _check_size(*image.size)
@@ -96,9 +105,42 @@ def read_image(data: bytes) -> Pixels:
     except Exception as error:
         # Pillow's readers raise a dozen unrelated types on damaged files (OSError, SyntaxError,
         # struct.error, zlib.error, IndexError, …), and a new one must not become a traceback.
-        raise ImageError(
-            f"This {kind} file is damaged or cut off; open it in an image editor and save it again."
-        ) from error
+        raise ImageError(_damaged(name)) from error
+
+
+def _kind(data: bytes) -> str | None:
+    """The file's format as Pillow calls it, from its first bytes; None for others."""
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "WEBP"
+    return next((name for start, name in _SIGNATURES.items() if data.startswith(start)), None)
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height from the first chunk of a WebP file; None if it has no such chunk.
+
+    The layouts: RFC 9649, sections 2.5 (VP8), 2.6 (VP8L) and 2.7 (VP8X).
+    """
+    chunk, body = data[12:16], data[20:30]
+    if len(body) < 10:
+        return None
+    if chunk == b"VP8 " and body[3:6] == b"\x9d\x01\x2a":
+        return (
+            int.from_bytes(body[6:8], "little") & 0x3FFF,
+            int.from_bytes(body[8:10], "little") & 0x3FFF,
+        )
+    if chunk == b"VP8L" and body[:1] == b"\x2f":
+        bits = int.from_bytes(body[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if chunk == b"VP8X":
+        return (
+            int.from_bytes(body[4:7], "little") + 1,
+            int.from_bytes(body[7:10], "little") + 1,
+        )
+    return None
+
+
+def _damaged(name: str) -> str:
+    return f"This {name} file is damaged or cut off; open it in an image editor and save it again."
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -107,8 +149,9 @@ class ImageSteps:
 
     Attributes:
         original: as read.
-        square: its middle, as a square.
-        resized: that, in the channels and size of the data set's images.
+        square: its middle, or all of it on a plain ground, as a square.
+        converted: that, in the channels of the data set's images.
+        resized: that, in their size.
         pixels: that, inverted if asked for: an image as the data set could hold it.
         network_input: float32 tensor ``[in_channels, image_size, image_size]``: that, prepared as
             every training image is.
@@ -116,6 +159,7 @@ class ImageSteps:
 
     original: Pixels
     square: Pixels
+    converted: Pixels
     resized: Pixels
     pixels: Pixels
     network_input: Tensor
@@ -130,6 +174,7 @@ def to_network_input(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
     invert: bool = False,
+    square: Literal["crop", "fit"] = "crop",
 ) -> ImageSteps:
     """Turn a picture into what a network trained on a data set was fed with.
 
@@ -141,31 +186,31 @@ def to_network_input(
         network: whose input it becomes.
         mean, std: of the data set, as for `prepare`; None for a network trained without them.
         invert: make bright dark and dark bright.
+        square: "crop" cuts out the middle; "fit" keeps all of it, on a square of the median colour
+            of its edge.
     """
     import torch
     from PIL import Image
 
     from .data import prepare
 
-    _, height, width = pixels.shape
-    length = min(height, width)
-    top, left = (height - length) // 2, (width - length) // 2
-    square = pixels[:, top : top + length, left : left + length]
-    image = Image.fromarray(square[0] if len(square) == 1 else np.moveaxis(square, 0, 2))
+    cut = _fitted(pixels) if square == "fit" else _middle(pixels)
+    image = Image.fromarray(cut[0] if len(cut) == 1 else np.moveaxis(cut, 0, 2))
     image = image.convert("L" if channels == 1 else "RGB")
-    if length != side:
+    converted = _channels_first(image)
+    if image.width != side:
         image = image.resize((side, side), Image.Resampling.BILINEAR)
     resized = _channels_first(image)
-    fitted = 255 - resized if invert else resized
+    final = 255 - resized if invert else resized
     prepared = prepare(
-        torch.tensor(fitted)[None],
+        torch.tensor(final)[None],
         image_size=network.image_size,
         in_channels=network.in_channels,
         mean=mean,
         std=std,
         device=torch.device("cpu"),
     )
-    return ImageSteps(pixels, square, resized, fitted, prepared[0])
+    return ImageSteps(pixels, cut, converted, resized, final, prepared[0])
 
 
 def has_bright_background(pixels: Pixels) -> bool:
@@ -177,9 +222,40 @@ def has_bright_background(pixels: Pixels) -> bool:
     Args:
         pixels: uint8 ``[C, H, W]``.
     """
-    grey = pixels.mean(axis=0)
-    edge = np.concatenate([grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1]])
-    return bool(np.median(edge) > 127.5)
+    return bool(np.median(_edge(pixels).mean(axis=0)) > 127.5)
+
+
+def _edge(pixels: Pixels) -> Pixels:
+    """The outermost pixels ``[C, N]``."""
+    return np.concatenate(
+        [pixels[:, 0], pixels[:, -1], pixels[:, 1:-1, 0], pixels[:, 1:-1, -1]], axis=1
+    )
+
+
+def _middle(pixels: Pixels) -> Pixels:
+    _, height, width = pixels.shape
+    length = min(height, width)
+    top, left = (height - length) // 2, (width - length) // 2
+    return pixels[:, top : top + length, left : left + length]
+
+
+def _fitted(pixels: Pixels) -> Pixels:
+    """The whole picture in the middle of a square of its edge's median colour.
+
+    A line of a million pixels must not become a square of 10¹²: what is longer than the limit's
+    square is thinned out first (nearest pixel).
+    """
+    _, height, width = pixels.shape
+    step = -(-max(height, width) // math.isqrt(MAX_PIXELS))
+    pixels = pixels[:, ::step, ::step]
+    channels, height, width = pixels.shape
+    length = max(height, width)
+    ground = np.median(_edge(pixels), axis=1).round().astype(np.uint8)
+    square = np.empty((channels, length, length), np.uint8)
+    square[:] = ground[:, None, None]
+    top, left = (length - height) // 2, (length - width) // 2
+    square[:, top : top + height, left : left + width] = pixels
+    return square
 
 
 def _check_size(width: int, height: int) -> None:

@@ -505,8 +505,8 @@ class TestUploads:
     @pytest.mark.parametrize(
         ("data", "sentence"),
         [
-            (b"", "not a PNG or JPEG"),
-            (b"GIF89a" + bytes(50), "not a PNG or JPEG"),
+            (b"", "not a PNG, JPEG or WebP"),
+            (b"GIF89a" + bytes(50), "not a PNG, JPEG or WebP"),
             (png(Image.new("RGB", (90, 90)))[:80], "damaged or cut off"),
             (png(Image.new("1", (2001, 2000))), "more than 4 megapixels"),
         ],

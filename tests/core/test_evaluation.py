@@ -7,12 +7,14 @@ import pytest
 
 from nin_core.evaluation import (
     Mistake,
+    by_confidence,
     confident_mistakes,
     confusion_matrix,
     pack_logits,
     per_class_accuracy,
     read_logits,
     softmax,
+    wrong_images,
 )
 
 LOGITS = np.array(
@@ -82,3 +84,13 @@ def test_no_images_at_all():
 def test_what_does_not_fit_is_refused(call, word):
     with pytest.raises(ValueError, match=word):
         call()
+
+
+def test_wrong_images_come_in_order_and_the_least_sure_first():
+    assert wrong_images(LOGITS, LABELS).tolist() == [2, 3]
+    assert by_confidence(LOGITS).tolist() == [2, 0, 3, 1]
+    diverged = LOGITS.copy()
+    diverged[3, 1] = np.nan
+    assert wrong_images(diverged, LABELS).tolist() == [2]
+    assert by_confidence(diverged).tolist() == [2, 0, 1]
+    assert by_confidence(np.zeros((0, 3))).tolist() == []

@@ -15,6 +15,7 @@ from nin_core import PRESETS
 from nin_core.data import prepare
 from nin_core.images import (
     MAX_BYTES,
+    MAX_PIXELS,
     MAX_SCANS,
     ImageError,
     has_bright_background,
@@ -160,6 +161,21 @@ class TestPictures:
             data = encode(Image.new("L", (9, 5)), "JPEG", exif=exif)
             assert read_image(data).shape == (1, 5, 9)
 
+    def test_webp(self, colours: np.ndarray) -> None:
+        data = encode(Image.fromarray(colours), "WEBP", lossless=True)
+        np.testing.assert_array_equal(read_image(data), colours.transpose(2, 0, 1))
+        grey = Image.new("L", (40, 24), 90)
+        assert np.abs(read_image(encode(grey, "WEBP")).astype(int) - 90).max() <= 2
+
+    def test_an_animated_and_a_rotated_webp(self) -> None:
+        frames = [Image.new("RGB", (6, 4), name) for name in ("red", "lime")]
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        options = {"save_all": True, "append_images": frames[1:], "lossless": True, "exif": exif}
+        pixels = read_image(encode(frames[0], "WEBP", **options))
+        assert pixels.shape == (3, 6, 4)
+        assert pixels[:, 3, 2].tolist() == [255, 0, 0]
+
     def test_the_first_frame_of_an_animation(self) -> None:
         frames = [Image.new("RGB", (6, 6), name) for name in ("red", "lime", "blue")]
         data = encode(frames[0], save_all=True, append_images=frames[1:], duration=50)
@@ -177,16 +193,16 @@ class TestRefusals:
         with pytest.raises(ImageError, match=r"has 5\.0 MB; at most 5 MB"):
             read_image(data)
 
-    @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "WEBP", "ICO", "PPM"])
+    @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "ICO", "PPM"])
     def test_other_formats(self, kind: str) -> None:
-        with pytest.raises(ImageError, match="not a PNG or JPEG"):
+        with pytest.raises(ImageError, match="not a PNG, JPEG or WebP"):
             read_image(encode(Image.new("RGB", (32, 32)), kind))
 
     @pytest.mark.parametrize(
         "data", [b"", b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%!PS-Adobe", b"\0"]
     )
     def test_no_picture_at_all(self, data: bytes) -> None:
-        with pytest.raises(ImageError, match="not a PNG or JPEG"):
+        with pytest.raises(ImageError, match="not a PNG, JPEG or WebP"):
             read_image(data)
 
     @pytest.mark.parametrize(
@@ -246,29 +262,113 @@ class TestRefusals:
         with pytest.raises(ImageError, match="JPEG file is damaged"):
             read_image(b"\xff\xd8\xff" + data[3:])
 
-    def test_200_damaged_files_each_give_a_picture_or_a_sentence(self, colours: np.ndarray) -> None:
-        rng = random.Random(0)
-        image = Image.fromarray(colours)
-        whole = [
-            encode(image),
-            encode(image, "JPEG"),
-            encode(image, "JPEG", progressive=True),
-            encode(image.quantize(8)),
-        ]
-        for number in range(200):
-            data = bytearray(whole[number % len(whole)])
+    @pytest.mark.parametrize("chunk_name", [b"VP8X", b"VP8L", b"VP8 "])
+    def test_a_webps_dimensions_are_read_before_pillow_opens_it(
+        self, chunk_name: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def opened(*_: object, **__: object) -> None:
+            raise AssertionError("opened")
+
+        monkeypatch.setattr("PIL.Image.open", opened)
+        with pytest.raises(ImageError, match=r"12,000×9,000, which is more than 4 megapixels"):
+            read_image(webp_bomb(chunk_name, 12_000, 9_000))
+
+
+def webp_bomb(chunk_name: bytes, width: int, height: int) -> bytes:
+    """The head of a WebP file that says it is this large, and nothing behind it."""
+    if chunk_name == b"VP8X":
+        body = (
+            b"\x02\0\0\0" + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+        )
+    elif chunk_name == b"VP8L":
+        body = b"\x2f" + (width - 1 | (height - 1) << 14).to_bytes(4, "little") + bytes(5)
+    else:
+        body = b"\x10\0\0\x9d\x01\x2a" + struct.pack("<HH", width, height)
+    riff = b"WEBP" + chunk_name + struct.pack("<I", len(body)) + body
+    return b"RIFF" + struct.pack("<I", len(riff)) + riff
+
+
+def hostile_files() -> dict[str, bytes]:
+    """Over 200 files that a careless or ill-meaning person could upload, by what they are."""
+    rng = random.Random(0)
+    colours = np.random.default_rng(0).integers(0, 256, (24, 31, 3), dtype=np.uint8)
+    image = Image.fromarray(colours)
+    rgba = Image.fromarray(np.dstack([colours, colours[:, :, 0]]))
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    frames = [Image.new("RGB", (31, 24), name) for name in ("red", "lime", "blue")]
+    moving = {"save_all": True, "append_images": frames[1:], "duration": 50}
+    wide = Image.fromarray(colours[:, :, 0].astype(np.uint16) * 257)
+    good = {
+        "PNG": encode(image),
+        "palette PNG": encode(image.quantize(16)),
+        "palette PNG with transparency": encode(image.quantize(16), transparency=3),
+        "16-bit PNG": encode(wide),
+        "PNG with alpha": encode(rgba),
+        "animated PNG": encode(frames[0], **moving),
+        "rotated PNG": encode(image, exif=rotated),
+        "black and white PNG": encode(image.convert("1")),
+        "JPEG": encode(image, "JPEG"),
+        "progressive JPEG": encode(image, "JPEG", progressive=True),
+        "CMYK JPEG": encode(image.convert("CMYK"), "JPEG"),
+        "grey JPEG": encode(image.convert("L"), "JPEG"),
+        "rotated JPEG": encode(image, "JPEG", exif=rotated),
+        "WebP": encode(image, "WEBP"),
+        "lossless WebP": encode(image, "WEBP", lossless=True),
+        "WebP with alpha": encode(rgba, "WEBP"),
+        "animated WebP": encode(frames[0], "WEBP", **moving),
+        "rotated WebP": encode(image, "WEBP", exif=rotated),
+    }
+    files = dict(good)
+    for name, data in good.items():
+        for share in (0.02, 0.1, 0.35, 0.6, 0.95):
+            files[f"{name}, cut off at {share}"] = data[: int(len(data) * share)]
+        for number in range(4):
+            damaged = bytearray(data)
             for _ in range(rng.randint(1, 8)):
-                data[rng.randrange(2, len(data))] = rng.randrange(256)
-            if number % 3 == 0:
-                del data[rng.randrange(8, len(data)) :]
-            try:
-                pixels = read_image(bytes(data))
-            except ImageError as error:
-                assert str(error).endswith(".")
-                assert "\n" not in str(error)
-            else:
-                assert pixels.dtype == np.uint8
-                assert pixels.shape[0] in (1, 3)
+                damaged[rng.randrange(2, len(damaged))] = rng.randrange(256)
+            files[f"{name}, damaged {number}"] = bytes(damaged)
+        files[f"{name}, with text behind it"] = data + b"<script>alert(1)</script>" * 9
+    for kind in ("GIF", "BMP", "TIFF", "ICO", "PPM", "PDF"):
+        files[kind] = encode(image, kind)
+    for name in (b"VP8X", b"VP8L", b"VP8 "):
+        for size in ((16_000, 16_000), (1, 16_000), (5, 5)):
+            files[f"{name!r} that says {size}"] = webp_bomb(name, *size)
+    for size in ((2**31 - 1, 2**31 - 1), (60_000, 60_000), (0, 0), (1, 2**31 - 1), (30, 30)):
+        for depth, colour in ((1, 0), (8, 2), (16, 6), (8, 3), (7, 9)):
+            files[f"PNG that says {size}, {depth} bits, {colour}"] = png(*size, depth, colour, b"")
+    zeros = zlib.compress(bytes(20_000_000))
+    for name in (b"zTXt", b"iCCP", b"iTXt"):
+        body = b"k\0\1\0\0\0" if name == b"iTXt" else b"k\0\0"
+        files[f"{name!r} bomb"] = png(1, 1, 8, 0, b"\0\0", chunk(name, body + zeros))
+    files["pixel bomb"] = png(30, 30, 8, 0, bytes(20_000_000))
+    files["nothing"] = b""
+    files["zeros"] = bytes(1000)
+    files["too much"] = bytes(MAX_BYTES + 1)
+    files["noise"] = rng.randbytes(1000)
+    for start in (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP"):
+        files[f"{start!r} alone"] = start
+        files[f"{start!r} and noise"] = start + rng.randbytes(500)
+    return files
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_over_200_hostile_files_each_give_a_picture_or_a_sentence() -> None:
+    files = hostile_files()
+    assert len(files) >= 200
+    given = 0
+    for name, data in files.items():
+        try:
+            pixels = read_image(data)
+        except ImageError as error:
+            assert str(error).endswith("."), name
+            assert "\n" not in str(error), name
+        else:
+            given += 1
+            assert pixels.dtype == np.uint8, name
+            assert pixels.shape[0] in (1, 3), name
+            assert pixels[0].size <= MAX_PIXELS, name
+    assert 18 <= given < len(files)  # the 18 good ones, and what a reader can still make sense of
 
 
 class TestNetworkInput:
@@ -309,6 +409,17 @@ class TestNetworkInput:
         np.testing.assert_array_equal(steps.square, np.full((1, 30, 30), 200))
         np.testing.assert_array_equal(steps.resized, np.full((1, 28, 28), 200))
 
+    def test_fitting_keeps_all_of_it_on_the_colour_of_its_edge(self) -> None:
+        pixels = np.full((1, 30, 90), 7, np.uint8)
+        pixels[:, 10:20, 10:80] = 200
+        steps = self.steps(pixels, square="fit")
+        assert steps.square.shape == (1, 90, 90)
+        np.testing.assert_array_equal(steps.square[:, 30:60], pixels)
+        assert (steps.square[:, :30] == 7).all()
+        assert (steps.square[:, 60:] == 7).all()
+        line = np.full((1, 1, 1_000_000), 9, np.uint8)
+        assert (self.steps(line, square="fit").pixels == 9).all()
+
     def test_shrinking_averages(self) -> None:
         checks = (np.indices((280, 280)).sum(axis=0) % 2 * 255).astype(np.uint8)[None]
         assert np.abs(self.steps(checks).resized.astype(int) - 127).max() <= 2
@@ -322,6 +433,7 @@ class TestNetworkInput:
         red[0] = 255
         steps = self.steps(red)
         assert steps.square.shape == (3, 40, 40)
+        np.testing.assert_array_equal(steps.converted, np.full((1, 40, 40), 76))
         np.testing.assert_array_equal(steps.pixels, np.full((1, 28, 28), 76))
         cifar = PRESETS["nin-cifar10"]
         grey = np.full((1, 40, 40), 50, np.uint8)
