@@ -76,6 +76,7 @@ def dashboard(page: str | None = None, **query: str) -> AppTest:
     app = AppTest.from_file(str(PROJECT / "dashboard.py"), default_timeout=60)
     for key, value in query.items():
         app.query_params[key] = value
+    app.session_state["nin:more"] = True  # its fields are drawn only while it is open
     if page is not None:
         app.run()
         app.switch_page(f"pages/{page}.py")

@@ -36,6 +36,7 @@ from nin_core import config as bounds
 from ui import link, numbers
 
 BATCH_SIZE = 64  # the tutorial's; the sidebar's memory figure is for it
+MORE = "nin:more"  # key of the expander with everything but the widths
 
 _DESCRIPTIONS = {
     "nin-224": "The tutorial's full network, for 224×224 grey images.",
@@ -91,8 +92,11 @@ def controls() -> None:
         _show_error(error)
     _width_sliders()
     _totals(current())
-    with st.expander("More settings"):
-        _more()
+    # Drawn only when open: 20 widgets that nobody sees cost a fifth of a slider's step.
+    more = st.expander("More settings", key=MORE, on_change="rerun")
+    if more.open:
+        with more:
+            _more()
     if current() != preset(st.session_state["nin_base"]) or error is not None:
         st.button(f"Back to {st.session_state['nin_base']}", on_click=_back_to_preset)
     _write_url()

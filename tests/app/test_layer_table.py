@@ -268,6 +268,8 @@ def test_the_arithmetic_follows_the_sliders() -> None:
 def test_columns_can_be_chosen() -> None:
     app = page(net="nin-224")
     assert [column["id"] for column in sent(app)["columns"]] == list(tables.CHOSEN)
+    app.session_state["architecture:columns:open"] = True
+    app.run()
     pills = next(g for g in app.main.button_group if g.label == "Columns of the table")
     pills.set_value(["macs", "kind"]).run()
     assert not app.exception
@@ -275,6 +277,12 @@ def test_columns_can_be_chosen() -> None:
     pills = next(g for g in app.main.button_group if g.label == "Columns of the table")
     pills.set_value([]).run()
     assert [column["id"] for column in sent(app)["columns"]] == ["name"]
+    pills = next(g for g in app.main.button_group if g.label == "Columns of the table")
+    pills.set_value(["macs"]).run()
+    app.session_state["architecture:columns:open"] = False
+    for _ in range(2):
+        app.run()
+        assert [column["id"] for column in sent(app)["columns"]] == ["name", "macs"]
 
 
 @pytest.mark.parametrize("network", [*NETWORKS, reference_summary("LeNet", 1, 28, 10)])

@@ -75,14 +75,26 @@ def _rows(network: NetworkSummary) -> tuple[Granularity, tuple[tables.Row, ...]]
 
 
 def _columns() -> tuple[tables.Column, ...]:
-    with st.popover("Columns", icon=":material/view_column:", width="content"):
+    key = "architecture:columns"
+    default = [id_ for id_ in tables.CHOSEN if id_ != "name"]
+    # What a popover holds is drawn while it is open: the page is the quicker for it.
+    popover = st.popover(
+        "Columns",
+        icon=":material/view_column:",
+        width="content",
+        key="architecture:columns:open",
+        on_change="rerun",
+    )
+    if not popover.open:
+        return tables.columns(st.session_state.get(key, default))
+    with popover:
         ids = st.pills(
             "Columns of the table",
             [column.id for column in tables.COLUMNS if column.id != "name"],
             format_func=lambda id_: tables.BY_ID[id_].title,
             selection_mode="multi",
-            default=[id_ for id_ in tables.CHOSEN if id_ != "name"],
-            key="architecture:columns",
+            default=default,
+            key=key,
             persist_state="session",
         )
     return tables.columns(ids)
@@ -95,7 +107,16 @@ def _downloads(
     shown: Sequence[tables.Column],
 ) -> None:
     """The rows and columns that are shown, as files."""
-    with st.popover("Download", icon=":material/download:", width="content"):
+    popover = st.popover(
+        "Download",
+        icon=":material/download:",
+        width="content",
+        key="architecture:download:open",
+        on_change="rerun",
+    )
+    if not popover.open:
+        return
+    with popover:
         st.caption(
             "The rows and columns shown, in network order, every count exact. Markdown and LaTeX "
             "have the totals; CSV has not, so that a column can be added up."
