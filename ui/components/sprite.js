@@ -350,17 +350,27 @@ function atlas(sprite, scale) {
   for (let channel = 0; channel < channels; channel++) {
     const left = (channel % across) * width;
     const top = Math.floor(channel / across) * height;
+    const stretch = data.ownScales ? scale.reach / reachOf(arrays.values, read, height * width) : 1;
     for (let row = 0; row < height; row++) {
       let write = (top + row) * picture.width + left;
       for (let column = 0; column < width; column++) {
         const value = arrays.values[read++];
-        words[write++] = value === NOT_A_NUMBER ? invalid : scale.words[scale.stepOf(value)];
+        words[write++] = value === NOT_A_NUMBER ? invalid : scale.words[scale.stepOf(value * stretch)];
       }
     }
   }
   picture.getContext("2d").putImageData(pixels, 0, 0);
   sprite.scale = scale;
   return { across, picture };
+}
+
+/** The largest magnitude of one map, whose `count` values begin at `start`; 1 if all are zero. */
+function reachOf(values, start, count) {
+  let reach = 0;
+  for (let i = start; i < start + count; i++) {
+    if (values[i] !== NOT_A_NUMBER) reach = Math.max(reach, Math.abs(values[i]));
+  }
+  return reach || 1;
 }
 
 function photograph(bytes, [height, width, depth = 1]) {
@@ -388,8 +398,9 @@ function describe(sprite) {
     sprite.bar.hidden = true;
     sprite.high.textContent = "";
   } else {
-    const from = data.signed ? scale.low : 0;
-    const until = Math.max(scale.high, data.signed ? 0 : 1);
+    const { signed, ownScales } = data;
+    const from = !signed ? 0 : ownScales ? -scale.reach : scale.low;
+    const until = signed && ownScales ? scale.reach : Math.max(scale.high, signed ? 0 : 1);
     const colors = [];
     for (let i = 0; i <= 32; i++) {
       colors.push(scale.css[scale.stepOf(from + ((until - from) * i) / 32)]);
@@ -399,7 +410,10 @@ function describe(sprite) {
       `linear-gradient(to right, ${colors.join()})` + (data.image ? ", #808080" : "");
     sprite.low.textContent = data.signed ? printed(sprite, scale.low) : "0";
     sprite.high.textContent = printed(sprite, scale.high);
-    if (!data.signed && scale.smallest > 0) {
+    if (ownScales) {
+      sprite.low.textContent = signed ? "−largest" : "0";
+      sprite.high.textContent = "largest of each map";
+    } else if (!data.signed && scale.smallest > 0) {
       sprite.low.textContent = `0 (smallest ${printed(sprite, scale.smallest)})`;
     }
     if (data.signed) {

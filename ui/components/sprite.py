@@ -6,9 +6,9 @@
 Choices:
 
 * One canvas, not one picture a channel: every cell is a whole number of screen pixels, unsmoothed,
-  and all maps share one colour scale. Zero has the surface's own colour, so what stands out is what
-  responds: one hue upwards for maps that are nowhere negative (after ReLU), two hues for signed
-  ones (weights, logits).
+  and all maps share one colour scale, unless each is to have its own. Zero has the surface's own
+  colour, so what stands out is what responds: one hue upwards for maps that are nowhere negative
+  (after ReLU), two hues for signed ones (weights, logits).
 * Values are sent as 16-bit integers times a power of ten, four digits for the largest of the layer
   (0.9213 is 9213 × 10⁻⁴). That is the number the tooltip prints, rounded here once, so it is right
   to its last digit, which float16 (three digits and a bit) would not be, at half the size of
@@ -68,6 +68,7 @@ def sprite(
     labels: Sequence[str] | None = None,
     selected: int | None = None,
     pixel: tuple[int, int] | None = None,
+    own_scales: bool = False,
     height: int = _HEIGHT,
     on_click: OnClick = "rerun",
 ) -> Spot | None:
@@ -82,6 +83,7 @@ def sprite(
         selected: outline this channel; None leaves the outline where the user put it.
         pixel: mark this (row, column) in every map. Then the arrow keys stay at it, and with Shift
             they move it.
+        own_scales: colour each map by its own largest magnitude instead of the layer's.
         height: CSS pixels that few maps are enlarged to fill; many maps take more.
         on_click: "rerun": a click, or arrow keys, rerun the script (or fragment). A function: it is
             called with the spot first. None: nothing is sent.
@@ -102,6 +104,7 @@ def sprite(
         labels=_as_texts(labels, len(values), "labels"),
         selected=selected,
         pixel=pixel,
+        own_scales=own_scales,
         wanted_height=height,
         on_click=on_click,
     )
@@ -180,6 +183,7 @@ def _show(
     dead: list[int] | None = None,
     image: np.ndarray | None = None,
     pixel: tuple[int, int] | None = None,
+    own_scales: bool = False,
     wanted_height: int = _HEIGHT,
 ) -> Spot | None:
     check_key(key)
@@ -211,6 +215,7 @@ def _show(
                 "selected": selected,
                 "height": wanted_height,
                 "pixel": None if pixel is None else list(pixel),
+                "ownScales": own_scales,
                 "clicks": on_click is not None,
             },
             on_click_change=click_callback(
