@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .config import NiNConfig
 
 Pixels = NDArray[np.uint8]
+Square = Literal["crop", "fit"]
 
 MAX_BYTES = 5 * 1024 * 1024
 MAX_PIXELS = 4_000_000
@@ -174,7 +175,7 @@ def to_network_input(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
     invert: bool = False,
-    square: Literal["crop", "fit"] = "crop",
+    square: Square = "crop",
 ) -> ImageSteps:
     """Turn a picture into what a network trained on a data set was fed with.
 

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ui import feature_maps, feature_subject, frame
+from ui import feature_images, feature_maps, feature_subject, frame
 from ui.feature_views import Scene
 
 config = frame.begin()
@@ -14,8 +14,9 @@ st.caption(
 left, right = st.columns([3, 7], gap="large")
 with frame.guarded():
     with left:
+        feature_images.take_link()
         subject = feature_subject.choose_network(config)
-        scene = Scene(subject, feature_subject.choose_picture(subject))
+        scene = Scene(subject, feature_images.choose_picture(subject))
         feature_maps.show_answer(scene)
     with right:
         feature_maps.view()(scene)

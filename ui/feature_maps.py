@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import streamlit as st
 
-from ui import numbers
+from ui import image_figures, numbers
 from ui.feature_subject import percent
 from ui.feature_views import Scene, answer, channels, computed, lens, maps, tables
 
@@ -54,16 +54,19 @@ def show_answer(scene: Scene) -> None:
     st.html(tables.STYLE)
     subject, picture = scene.subject, scene.picture
     side = subject.network.image_size
-    factor = max(1, -(-256 // side))  # small inputs as sharp squares
-    st.image(
-        picture.shown.repeat(factor, axis=0).repeat(factor, axis=1),
-        caption=f"{picture.title}, as the network gets it: "
-        f"{numbers.shape((subject.network.in_channels, side, side))}",
-        width=256,
-        alt=picture.title,
-    )
     found = computed.answer(scene)
     names = subject.class_names
+    st.html(
+        image_figures.beside(
+            picture.shown,
+            picture.title,
+            tables.probabilities_table(names, found, picture.truth),
+        )
+    )
+    st.caption(
+        f"{picture.title}, as the network gets it: "
+        f"{numbers.shape((subject.network.in_channels, side, side))}."
+    )
     if not np.isfinite(found.logits).all():
         st.warning("The logits are not numbers: this run diverged, so its maps say nothing.")
         return
@@ -74,7 +77,6 @@ def show_answer(scene: Scene) -> None:
         )
     else:
         st.markdown(_verdict(names, found, picture.truth, subject.weights is not None))
-    st.html(tables.probabilities_table(names, found, picture.truth))
 
 
 def _verdict(names: Sequence[str], found: ClassMaps, truth: str | None, trained: bool) -> str:

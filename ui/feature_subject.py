@@ -8,12 +8,12 @@ Choices made here:
   the next rerun replaces by a newer one.
 * Every picture, a test image too, goes the same way into the network (`to_network_input`).
 * `?run=12` (or `?run=untrained`) says which network is shown, so that other pages can link here.
+* Which picture it is, `ui.feature_images` lets the user choose.
 * Nothing here imports torch when it is imported; `resources.load_torch` does, behind a spinner.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -23,14 +23,7 @@ import streamlit as st
 
 from nin_core import ConfigError, NiNConfig, preset_name, summarize
 from nin_core.datasets import DATASETS, DatasetInfo
-from nin_core.images import (
-    ImageError,
-    ImageSteps,
-    Pixels,
-    has_bright_background,
-    read_image,
-    to_network_input,
-)
+from nin_core.images import ImageSteps, Pixels, Square, to_network_input
 from ui import numbers, resources
 
 if TYPE_CHECKING:
@@ -267,7 +260,7 @@ def _trained_model(key: tuple[Any, ...], _network: NiNConfig, _weights: bytes) -
     return load_model(_network, _weights)
 
 
-# --- which picture ----------------------------------------------------------------------------
+# --- a picture --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -289,116 +282,24 @@ class Picture:
     shown: Pixels
 
 
-def choose_picture(subject: Subject) -> Picture:
-    """Let the user pick a test image by class and number, or upload a picture."""
-    keep_valid("fm:source", ["test", "upload"])
-    source = st.segmented_control(
-        "Picture",
-        ["test", "upload"],
-        key="fm:source",
-        format_func={"test": "Test images", "upload": "Upload"}.get,
-        required=True,
-        persist_state="session",
-        width="stretch",
-    )
-    resources.load_torch()
-    return _test_image(subject) if source == "test" else _uploaded(subject)
+def picture_of(
+    subject: Subject,
+    pixels: Pixels,
+    *,
+    key: tuple[Any, ...],
+    title: str,
+    truth: str | None = None,
+    invert: bool = False,
+    square: Square = "crop",
+) -> Picture:
+    """Any picture, on the way of every training image into the subject's network.
 
-
-def _test_image(subject: Subject) -> Picture:
-    from nin_core.data import find_dataset
-
+    Args:
+        pixels: uint8 ``[C, H, W]``.
+        invert, square: as for `to_network_input`; both must be told by the key.
+    """
     info = subject.data
-    if not find_dataset(info.name).available:
-        st.info(
-            f"{info.title} is not on this computer (any more), so these are generated shapes, "
-            "which this network was not trained on; uploading a picture works too."
-        )
-        info = DATASETS[FALLBACK]
-    with st.spinner(f"Loading {info.title} …"):
-        dataset = resources.dataset(info.name)
-    keep_valid("fm:class", range(len(info.class_names)))
-    label = st.selectbox(
-        "Class",
-        range(len(info.class_names)),
-        key="fm:class",
-        format_func=lambda label: info.class_names[label],
-        persist_state="session",
-    )
-    members = np.flatnonzero(dataset.test_labels.numpy() == label)
-    number_column, next_column = st.columns([5, 3], vertical_alignment="bottom")
-    with number_column:
-        last = len(members) - 1
-        st.session_state["fm:number"] = min(max(st.session_state.get("fm:number", 0), 0), last)
-        number = st.number_input(
-            f"Number in class (0 to {last})", 0, last, key="fm:number", persist_state="session"
-        )
-    with next_column:
-        st.button("Next", on_click=_next_number, args=(len(members),), width="stretch")
-    index = int(members[int(number)])
-    known = info is subject.data and subject.class_names == info.class_names
-    steps = _steps(subject, dataset.test_images[index].numpy(), invert=False)
-    return Picture(
-        key=(info.name, index),
-        title=f"{info.title}, test image {index:,} of {len(dataset.test_labels):,}",
-        truth=info.class_names[label] if known else None,
-        steps=steps,
-        shown=_as_fed(subject, steps),
-    )
-
-
-def _next_number(count: int) -> None:
-    st.session_state["fm:number"] = (st.session_state["fm:number"] + 1) % count
-
-
-def _uploaded(subject: Subject) -> Picture:
-    file = st.file_uploader(
-        "PNG or JPEG, at most 5 MB and 4 megapixels",
-        type=["png", "jpg", "jpeg"],
-        key="fm:file",
-        max_upload_size=5,
-    )
-    if file is None:
-        st.info("Choose a picture of one thing in the middle, best on a plain background.")
-        st.stop()
-    data = file.getvalue()
-    digest = hashlib.sha256(data).hexdigest()
-    try:
-        pixels = _decoded(digest, data)
-    except ImageError as error:
-        st.error(str(error), icon=":material/broken_image:")
-        st.stop()
-    info = subject.data
-    suggested = info.channels == 1 and has_bright_background(pixels)
-    invert = st.toggle("Invert", value=suggested, key=f"fm:invert:{digest[:16]}")
-    if suggested:
-        st.caption(
-            f"Its background is bright, and {info.title} shows bright things on black, so "
-            f"inverting is {'suggested and on' if invert else 'suggested, but off'}."
-        )
-    steps = _steps(subject, pixels, invert=invert)
-    with st.container(horizontal=True, gap="small"):
-        st.image(_thumbnail(steps.original), caption="Uploaded", width=72)
-        st.image(_thumbnail(steps.resized), caption=f"{info.side}×{info.side}", width=72)
-        if invert:
-            st.image(_thumbnail(steps.pixels), caption="Inverted", width=72)
-    return Picture(
-        key=(digest, info.name, invert),
-        title="Your picture",
-        truth=None,
-        steps=steps,
-        shown=_as_fed(subject, steps),
-    )
-
-
-@st.cache_resource(show_spinner=False, max_entries=4)
-def _decoded(digest: str, _data: bytes) -> Pixels:
-    return read_image(_data)
-
-
-def _steps(subject: Subject, pixels: Pixels, *, invert: bool) -> ImageSteps:
-    info = subject.data
-    return to_network_input(
+    steps = to_network_input(
         pixels,
         channels=info.channels,
         side=info.side,
@@ -406,7 +307,9 @@ def _steps(subject: Subject, pixels: Pixels, *, invert: bool) -> ImageSteps:
         mean=info.mean if subject.standardize else None,
         std=info.std if subject.standardize else None,
         invert=invert,
+        square=square,
     )
+    return Picture(key, title, truth, steps, _as_fed(subject, steps))
 
 
 def _as_fed(subject: Subject, steps: ImageSteps) -> Pixels:
@@ -420,15 +323,6 @@ def _as_fed(subject: Subject, steps: ImageSteps) -> Pixels:
     values = prepare(batch, image_size=side, in_channels=channels, mean=None, std=None)[0]
     picture = (values * 255).round().to(torch.uint8).numpy()
     return np.moveaxis(picture, 0, 2) if channels == 3 else picture[0]
-
-
-def _thumbnail(pixels: Pixels) -> Any:
-    """A small picture with a thin frame, since white on a white page has no edge."""
-    from PIL import Image, ImageOps
-
-    image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, 2))
-    image = ImageOps.contain(image.convert("RGB"), (140, 140), Image.Resampling.BOX)
-    return ImageOps.expand(image, border=2, fill="#808080")
 
 
 # --- shared with what is shown ---------------------------------------------------------------

@@ -38,7 +38,7 @@ from tests.conftest import dashboard
 from ui.components.sprite import quantise
 from ui.feature_views.stages import stages
 
-UPLOAD = "PNG or JPEG, at most 5 MB and 4 megapixels"
+UPLOAD = "PNG, JPEG or WebP, at most 5 MB and 4 megapixels"
 NETWORK = NiNConfig(
     in_channels=1,
     image_size=28,
@@ -193,7 +193,7 @@ class TestFirstStart:
         only_shapes(monkeypatch)
         app = opened()
         assert widget(app, "selectbox", "Pictures").options == ["Shapes (generated)"]
-        assert widget(app, "selectbox", "Class").options[0] == "Circle"
+        assert widget(app, "selectbox", "Class").options[1] == "Circle"
 
     def test_a_link_to_a_run_that_is_not_there(self) -> None:
         app = opened(run="41")
@@ -312,13 +312,13 @@ class TestRuns:
         add_run(store)
         app = opened()
         widget(app, "selectbox", "Class").set_value(3).run()
-        last = widget(app, "number_input", "Number in class (0 to 99)").set_value(99)
+        last = widget(app, "number_input", "Number (0 to 99)").set_value(99)
         last.run()
         expected = extract_feature_maps(
             untrained_model(NETWORK, seed=1), fed(NETWORK, shape_image(0, 3)), ["block1.relu"]
         )["block1.relu"]
         widget(app, "button", "Next").click().run()
-        assert widget(app, "number_input", "Number in class (0 to 99)").value == 0
+        assert widget(app, "number_input", "Number (0 to 99)").value == 0
         np.testing.assert_array_equal(pictures(app)["fm-after"][1], quantise(expected)[0])
 
     def test_one_that_trains_is_shown_with_its_latest_weights(self, store: RunStore) -> None:
@@ -384,7 +384,7 @@ class TestRuns:
         add_run(store, PRESETS["nin-cifar10"], "cifar10")
         app = opened()
         assert "CIFAR-10 is not on this computer" in said(app, "info")
-        assert widget(app, "selectbox", "Class").options[0] == "Circle"
+        assert widget(app, "selectbox", "Class").options[1] == "Circle"
         labels = pictures(show(app, "answer"))["fm-classes"][0]["labels"]
         assert labels == list(DATASETS["cifar10"].class_names)
         assert ": right" not in said(app, "markdown")

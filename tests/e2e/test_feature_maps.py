@@ -31,7 +31,7 @@ from tests.e2e.harness import (
 if TYPE_CHECKING:
     from nin_core.data import Dataset
 
-UPLOAD = "PNG or JPEG, at most 5 MB and 4 megapixels"
+UPLOAD = "PNG, JPEG or WebP, at most 5 MB and 4 megapixels"
 NETWORK = PRESETS["nin-slim-128"]
 
 

@@ -6,6 +6,8 @@
     svg(markup, key=..., on_click=None)                      a drawing: hover, click, download
     field(layers, picture, image_size=..., layer=..., key=..) receptive fields, cell by cell
     layer_table(data, key=..., label=..., on_click=None)     a table: sorted, its rows chosen
+    gallery(pictures, labels=..., key=..., selected=None)    small pictures, one of which is chosen
+    draw(key=..., side=..., colors=..., paper=...)           a canvas to draw on, as a PNG
     forget_click(key)                                        drop the click that a component keeps
 
 Each returns what was clicked last in this session (None before the first click) and raises
@@ -16,7 +18,9 @@ and selection over reruns.
 """
 
 from ui.components.diagram import svg
+from ui.components.draw import draw
 from ui.components.field import FieldLayer, field
+from ui.components.gallery import gallery
 from ui.components.layer_table import layer_table
 from ui.components.plot import plot
 from ui.components.sprite import class_maps, sprite
@@ -25,8 +29,10 @@ from ui.components.wire import forget_click
 __all__ = [
     "FieldLayer",
     "class_maps",
+    "draw",
     "field",
     "forget_click",
+    "gallery",
     "layer_table",
     "plot",
     "sprite",

@@ -101,7 +101,7 @@ def sample(info: DatasetInfo, count: int) -> ImageSample:
 def sample_sizes(info: DatasetInfo, network: NiNConfig) -> tuple[list[int], int]:
     """How many test images can be chosen, ascending, and how many are looked at by default."""
     sizes = [*(size for size in SAMPLES if size < info.test_size), info.test_size]
-    each = sum(map(_row_seconds, summarize(network).layers))
+    each = forward_seconds(network, 1)
     affordable = [size for size in sizes if size * each <= PATIENCE_SECONDS]
     return sizes, max(affordable, default=sizes[0])
 
@@ -113,6 +113,11 @@ def ranking_seconds(network: NiNConfig, layer: str, images: int) -> float:
     channels = rows[behind - 1].output_shape[0]
     head, tail = (sum(map(_row_seconds, part)) for part in (rows[:behind], rows[behind:]))
     return images * (head + tail * (channels + 1))
+
+
+def forward_seconds(network: NiNConfig, images: int) -> float:
+    """About what asking a network about so many images takes on the reference thread."""
+    return images * sum(map(_row_seconds, summarize(network).layers))
 
 
 def _row_seconds(row: LayerSummary) -> float:
@@ -141,6 +146,18 @@ def exciting(subject: Subject, images: ImageSample, layer: str) -> tuple[Name, L
         )
 
     return _ask("exciting", (subject.computed_key, len(images), layer), work)
+
+
+def predictions(subject: Subject, images: ImageSample) -> tuple[Name, Look]:
+    """What the network says to test images: logits ``[N, classes]``."""
+    model, prepared = model_of(subject), images.prepared(subject)
+
+    def work(report: Report) -> NDArray[np.float32]:
+        from nin_core.predictions import predict
+
+        return predict(model, prepared, progress=lambda done, total: report(done / total))
+
+    return _ask("predictions", (subject.computed_key, images.info.name, len(images)), work)
 
 
 def without(

@@ -250,8 +250,10 @@ def difference(number: float) -> str:
 
 
 def probabilities_table(names: Sequence[str], answer: ClassMaps, truth: str | None) -> str:
-    """The most probable classes, the true one in bold."""
-    order = np.argsort(-answer.logits, kind="stable")[:5]
+    """Every class, the most probable first, the true one in bold; empty without numbers."""
+    if not np.isfinite(answer.logits).all():
+        return ""
+    order = np.argsort(-answer.logits, kind="stable")
     rows = [
         f"<tr{_chosen(names[i] == truth)}><th>{escape(names[i])}</th>"
         f"<td class='number'>{percent(answer.probabilities[i])}</td>"
@@ -259,7 +261,7 @@ def probabilities_table(names: Sequence[str], answer: ClassMaps, truth: str | No
         for i in order
     ]
     return _table(
-        "Most probable classes",
+        "Probabilities of all classes",
         "<th>Class</th><th class='number'>Probability</th><th class='bar'></th>",
         rows,
     )
