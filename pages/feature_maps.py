@@ -16,7 +16,10 @@ with frame.guarded():
     with left:
         feature_images.take_link()
         subject = feature_subject.choose_network(config)
-        scene = Scene(subject, feature_images.choose_picture(subject))
-        feature_maps.show_answer(scene)
+        source = feature_images.choose_source()
+        answer = st.container()  # above what it answers to, so that it stands still
+        scene = Scene(subject, feature_images.choose_picture(subject, source))
+        with answer:
+            feature_maps.show_answer(scene)
     with right:
         feature_maps.view()(scene)

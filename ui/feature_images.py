@@ -7,8 +7,8 @@ Choices made here:
 * What the network gets wrong takes its answers to thousands of images: the server's background
   thread works them out (`channel_work`), and meanwhile the page goes on with the picture it has.
   They are the answers of the weights at that moment; a run that trains on is asked anew on request.
-* `?image=fashion-mnist-12` names the picture, so that a link shows the same. Uploads and drawings
-  are in nobody's link; `?image=upload` opens the place for one.
+* `?picture=fashion-mnist-12` names the picture, so that a link shows the same (`?image=` is the
+  network's image size). An upload or a drawing is in no link; `?picture=upload` opens its place.
 * An upload is kept for the session, since the field for it forgets it when it leaves the page.
 """
 
@@ -48,8 +48,9 @@ if TYPE_CHECKING:
     Indices = NDArray[np.int64]
 
 SOURCES = {"test": "Test images", "upload": "Upload", "draw": "Draw"}
+LINK = "picture"
 EVERY_CLASS = -1
-PAGE = 18  # pictures in the gallery
+PAGE = 12  # pictures in the gallery
 UNSURE = 100  # of the images that the network is least sure of
 UPLOAD_LABEL = f"{FORMATS}, at most {MAX_BYTES // 2**20} MB and {MAX_PIXELS // 10**6} megapixels"
 GREYS = ("#ffffff", "#a0a0a0", "#505050")
@@ -64,13 +65,13 @@ _ASKED = "fm:asked"  # the weights whose answers make the lists
 _MANY = "fm:asked-all"  # whether all test images are looked at, however long it takes
 _UPLOAD = "fm:uploaded"
 
-_LISTS = {"all": "All", "wrong": "Wrong answers", "unsure": "Least sure"}
+_LISTS = {"all": "All", "wrong": "Mistakes", "unsure": "Least sure"}
 
 
-def choose_picture(subject: Subject) -> Picture:
-    """Let the user pick a test image, upload a picture or draw one."""
+def choose_source() -> str:
+    """Whether a test image, an upload or a drawing is looked at."""
     keep_valid(_SOURCE, SOURCES)
-    source = st.segmented_control(
+    return st.segmented_control(
         "Picture",
         list(SOURCES),
         key=_SOURCE,
@@ -79,6 +80,10 @@ def choose_picture(subject: Subject) -> Picture:
         persist_state="session",
         width="stretch",
     )
+
+
+def choose_picture(subject: Subject, source: str) -> Picture:
+    """Let the user pick a test image, upload a picture or draw one."""
     resources.load_torch()
     if source == "test":
         picture = _test_image(subject)
@@ -96,7 +101,7 @@ def take_link() -> None:
 
     To be called before anything else on the page: the picture's data set is a choice too.
     """
-    linked = st.query_params.get("image")
+    linked = st.query_params.get(LINK)
     if linked is None or linked == st.session_state.get(_LINK):
         return
     st.session_state[_LINK] = linked
@@ -121,8 +126,8 @@ def take_link() -> None:
 
 def _write_link(text: str) -> None:
     st.session_state[_LINK] = text
-    if st.query_params.get("image") != text:
-        st.query_params["image"] = text
+    if st.query_params.get(LINK) != text:
+        st.query_params[LINK] = text
 
 
 # --- test images ------------------------------------------------------------------------------
@@ -197,8 +202,7 @@ def _choose_list(info: DatasetInfo) -> tuple[int, str]:
     if st.session_state.get(_CLASS) not in range(EVERY_CLASS, count):
         st.session_state[_CLASS] = 0
     keep_valid(_LIST, _LISTS)
-    left, right = st.columns(2)
-    with left:
+    with st.container(horizontal=True, wrap=False):
         label = st.selectbox(
             "Class",
             range(EVERY_CLASS, count),
@@ -206,7 +210,6 @@ def _choose_list(info: DatasetInfo) -> tuple[int, str]:
             format_func=lambda i: "All classes" if i == EVERY_CLASS else info.class_names[i],
             persist_state="session",
         )
-    with right:
         which = st.selectbox(
             "Show",
             list(_LISTS),
@@ -250,10 +253,12 @@ def _choose_in_list(
         selected=place - first,
         on_click=take,
     )
-    number = st.number_input(f"Number (0 to {last})", 0, last, key=_NUMBER, persist_state="session")
-    with st.container(horizontal=True, gap="small"):
-        for name, step in (("Previous", -1), ("Next", 1), ("Random", None)):
-            st.button(name, on_click=_move, args=(len(listed), step), width="stretch")
+    with st.container(horizontal=True, gap="small", vertical_alignment="bottom", wrap=False):
+        number = st.number_input(
+            f"Number (0 to {last})", 0, last, key=_NUMBER, persist_state="session"
+        )
+        for name, step in (("Next", 1), ("Random", None)):
+            st.button(name, on_click=_move, args=(len(listed), step))
     return int(listed[number])
 
 

@@ -44,6 +44,7 @@ def view() -> Callable[[Scene], None]:
         key=_VIEW,
         persist_state="session",
         label_visibility="collapsed",
+        wrap=True,
     )
     st.query_params["view"] = chosen
     return VIEWS[chosen][1]
@@ -59,13 +60,10 @@ def show_answer(scene: Scene) -> None:
     st.html(
         image_figures.beside(
             picture.shown,
-            picture.title,
+            f"{picture.title}, as the network gets it: "
+            f"{numbers.shape((subject.network.in_channels, side, side))}",
             tables.probabilities_table(names, found, picture.truth),
         )
-    )
-    st.caption(
-        f"{picture.title}, as the network gets it: "
-        f"{numbers.shape((subject.network.in_channels, side, side))}."
     )
     if not np.isfinite(found.logits).all():
         st.warning("The logits are not numbers: this run diverged, so its maps say nothing.")

@@ -21,11 +21,17 @@ LARGE = 256
 
 _BESIDE = """
 <style>
-.nin-beside { display: flex; flex-wrap: wrap; gap: .6rem .9rem; align-items: flex-start; }
-.nin-beside > img { width: 7rem; height: 7rem; flex: none;
-  outline: 1px solid rgba(128, 128, 128, .4); }
-.nin-beside > img.sharp { image-rendering: pixelated; }
-.nin-beside > div { flex: 1 1 9rem; min-width: 0; max-height: 17.5rem; overflow-y: auto; }
+.nin-beside { display: flex; gap: .8rem; align-items: flex-start; }
+.nin-beside figure { margin: 0; width: 5.6rem; flex: none; font-size: .75rem; line-height: 1.35; }
+.nin-beside figcaption { margin-top: .4rem; opacity: .7; }
+.nin-beside img { width: 100%; aspect-ratio: 1; outline: 1px solid rgba(128, 128, 128, .4); }
+.nin-beside img.sharp { image-rendering: pixelated; }
+.nin-beside > div { flex: 1; min-width: 0; max-height: 15.5rem; overflow-y: auto; }
+.nin-beside .nin-answer { font-size: .78rem; }
+.nin-beside .nin-answer thead { position: absolute; clip-path: inset(50%); }
+.nin-beside .nin-answer th { overflow: hidden; text-overflow: ellipsis; max-width: 6rem; }
+.nin-beside .nin-answer th, .nin-beside .nin-answer td { padding: .08rem .5rem .08rem 0; }
+.nin-beside .nin-answer .bar { padding-right: 0; width: 25%; }
 </style>
 """
 
@@ -46,7 +52,7 @@ _STYLE = """
 
 
 def beside(shown: Pixels, title: str, table: str) -> str:
-    """The network's input with what it says to it beside it; below it where there is no room.
+    """The network's input with the network's answer beside it.
 
     Args:
         shown: uint8 ``[S, S]`` or ``[S, S, 3]``.
@@ -56,8 +62,8 @@ def beside(shown: Pixels, title: str, table: str) -> str:
     pixels = np.moveaxis(shown if shown.ndim == 3 else shown[..., None], 2, 0)
     small = "class='sharp'" if pixels.shape[1] <= SHOWN else ""
     return (
-        f"{_BESIDE}<div class='nin-beside'><img {small} src='{as_url(pixels, LARGE)}' "
-        f"alt='{escape(title)}'><div>{table}</div></div>"
+        f"{_BESIDE}<div class='nin-beside'><figure><img {small} src='{as_url(pixels, LARGE)}' "
+        f"alt=''><figcaption>{escape(title)}</figcaption></figure><div>{table}</div></div>"
     )
 
 
