@@ -48,7 +48,7 @@ from tests.prerequisites import NO_CHROMIUM, find_chromium
 # `expected` in the sidebar's totals and in the per-layer table, and to the first in which the
 # diagram names the new `shape` as well and every chart was drawn anew.
 TIME_TO_TOTAL = """
-([expected, shape]) => new Promise((resolve) => {
+([expected, shape]) => new Promise((resolve, reject) => {
     const hosts = [...document.querySelectorAll('*')].filter((e) => e.shadowRoot);
     const drawing = () => hosts.map((e) => e.shadowRoot.textContent).join();
     const charts = [...document.querySelectorAll('.nin-plot')];
@@ -65,6 +65,10 @@ TIME_TO_TOTAL = """
             }
             if (table_shown && drawn.size === charts.length && drawing().includes(shape)) {
                 resolve([table_shown, performance.now() - start]);
+            } else if (performance.now() - start > 30000) {
+                reject(new Error(`After 30 s the table shows ${expected}: ${!!table_shown}; the `
+                    + `diagram ${shape}: ${drawing().includes(shape)}; ${drawn.size} of `
+                    + `${charts.length} charts were drawn.`));
             } else {
                 requestAnimationFrame(look);
             }
@@ -89,6 +93,9 @@ def report(title: str, values: Sequence[float], target: float, unit: str = "ms")
 def slider_latency(page: Page, server: Dashboard, moves: int) -> tuple[list[float], list[float]]:
     """Milliseconds from each of `moves` key presses to the new total, and to the whole new page."""
     visit(page, server, "/architecture?net=nin-slim-128")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.nin-plot')].every((chart) => chart._fullLayout)"
+    )
     handle = slider(page, "Block 2 channels")
     handle.focus()
     width = int(handle.input_value())
