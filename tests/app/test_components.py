@@ -295,6 +295,26 @@ def test_selecting_a_channel_does_not_send_the_maps_again() -> None:
     assert app.get("bidi_component")[1].proto == before
 
 
+def test_two_pictures_on_one_scale_round_their_values_alike() -> None:
+    def two_pictures() -> None:
+        import numpy as np
+
+        from ui.components import sprite
+
+        sprite(
+            np.full((1, 2, 2), 0.5, np.float32),
+            key="maps",
+            scale=(-2.0, 30.0),
+            partner={"key": "other", "here": "left", "there": "right"},
+        )
+
+    told = sent(AppTest.from_function(two_pictures).run())
+    assert told["decimals"] == quantise(np.array([30.0]))[1] == 2
+    assert told["scale"] == [-200, 3000]
+    assert told["signed"]
+    assert told["partner"] == {"key": "other", "here": "left", "there": "right"}
+
+
 # --- bad input --------------------------------------------------------------------------------
 
 MAPS = np.zeros((2, 3, 3), np.float32)
@@ -317,6 +337,7 @@ IMAGE = np.zeros((8, 8), np.uint8)
         (lambda: sprite(np.zeros((900, 100, 100)), key="k"), "too many for one picture"),
         (lambda: sprite(MAPS, key="k", selected=2), "no channel 2 to select: they are 0 to 1"),
         (lambda: sprite(MAPS, key="k", labels=["a"]), "2 maps but 1 labels"),
+        (lambda: sprite(MAPS + 3, key="k", scale=(0, 2)), "does not hold the maps' 3.0 to 3.0"),
         (lambda: class_maps(MAPS, IMAGE, labels=["a"], key="k"), "2 maps but 1 labels"),
         (
             lambda: class_maps(MAPS, IMAGE / 255, labels=["a", "b"], key="k"),

@@ -263,8 +263,7 @@ function shortened(context, text, width) {
 
 /** The colour scale: RGBA words for -1 … 1 (signed) or 0 … 1, and the same as CSS colours. */
 function colours({ data, arrays }, theme) {
-  let low = 0;
-  let high = 0;
+  let [low, high] = data.scale ?? [0, 0];
   let smallest = Infinity;
   for (const value of arrays.values) {
     if (value === NOT_A_NUMBER) continue;
@@ -454,6 +453,14 @@ function valueAt({ data, arrays }, { channel, row, column }) {
   return arrays.values[(channel * height + row) * width + column];
 }
 
+/** The partner, if it has a cell where this picture has one; it is in the page only while drawn. */
+function partnerOf({ data }, { channel }) {
+  const partner = data.partner && sprites.get(data.partner.key);
+  if (!partner?.layout || !partner.root.isConnected) return null;
+  const [channels, ...size] = partner.data.shape;
+  return channel < channels && String(size) === String(data.shape.slice(1)) ? partner : null;
+}
+
 function told(sprite, spot) {
   const { data } = sprite;
   const [, height, width] = data.shape;
@@ -461,7 +468,11 @@ function told(sprite, spot) {
   const name = data.image ? label : `channel ${label}`;
   const place = height * width > 1 ? ` · row ${spot.row}, column ${spot.column}` : "";
   const note = data.dead.includes(spot.channel) ? " · all zero" : "";
-  return `${name}${place} · ${printed(sprite, valueAt(sprite, spot))}${note}`;
+  const value = printed(sprite, valueAt(sprite, spot));
+  const partner = partnerOf(sprite, spot);
+  if (!partner) return `${name}${place} · ${value}${note}`;
+  const { here, there } = data.partner;
+  return `${name}${place} · ${here} ${value} · ${there} ${printed(partner, valueAt(partner, spot))}`;
 }
 
 /** The cell under a pointer, or null between the maps. */
@@ -487,7 +498,7 @@ function hover(sprite, event) {
   const spot = spotAt(sprite, event);
   if (!spot) return leave(sprite);
   sprite.under = spot;
-  const { tip, root, grid, cell, layout } = sprite;
+  const { tip, root, grid } = sprite;
   grid.style.cursor = sprite.send ? "pointer" : "default";
   tip.textContent = told(sprite, spot);
   tip.style.display = "block";
@@ -498,13 +509,21 @@ function hover(sprite, event) {
   tip.style.left = `${Math.max(0, Math.min(x + 10, box.width - tip.offsetWidth))}px`;
   tip.style.top = `${above < 0 ? y + 18 : above}px`;
 
+  frameCell(sprite, spot);
+  const partner = partnerOf(sprite, spot);
+  if (partner) frameCell(partner, spot);
+}
+
+function frameCell({ cell, layout }, spot) {
   const [left, top] = corner(layout, spot.channel);
   place(cell, layout, left + spot.column * layout.cell, top + spot.row * layout.cell,
     layout.cell, layout.cell, 1);
 }
 
 function leave(sprite) {
-  const { tip, cell, grid } = sprite;
+  const { tip, cell, grid, data } = sprite;
+  const partner = data?.partner && sprites.get(data.partner.key);
+  if (partner) partner.cell.style.display = "none";
   sprite.under = null;
   tip.style.display = "none";
   cell.style.display = "none";

@@ -17,6 +17,8 @@ Choices:
   numbers are not sent again.
 * Rows, columns and channels count from 0, as they do in a tensor.
 * A map of NaN is shown as such: a network that diverged is a thing to look at, not an error.
+* Two pictures of the same shape can be each other's partner: what the pointer is on in one is read
+  and framed in both. They find each other in the browser, by key.
 """
 
 from __future__ import annotations
@@ -52,6 +54,19 @@ _mount = st.components.v2.component(
 )
 
 
+class Partner(TypedDict):
+    """Another picture of maps in which the same cell is read too.
+
+    Attributes:
+        key: the other picture's.
+        here, there: what this picture and the other one are called, in a word.
+    """
+
+    key: str
+    here: str
+    there: str
+
+
 class Spot(TypedDict):
     """A clicked cell: which channel, and where in its map, counted from 0."""
 
@@ -69,6 +84,8 @@ def sprite(
     selected: int | None = None,
     pixel: tuple[int, int] | None = None,
     own_scales: bool = False,
+    scale: tuple[float, float] | None = None,
+    partner: Partner | None = None,
     height: int = _HEIGHT,
     on_click: OnClick = "rerun",
 ) -> Spot | None:
@@ -84,6 +101,9 @@ def sprite(
         pixel: mark this (row, column) in every map. Then the arrow keys stay at it, and with Shift
             they move it.
         own_scales: colour each map by its own largest magnitude instead of the layer's.
+        scale: the lowest and highest value that the colour scale must hold, no narrower than the
+            maps; pictures with the same scale have the same colours. None: the maps' own.
+        partner: a picture of maps of the same shape, for reading cells in both.
         height: CSS pixels that few maps are enlarged to fill; many maps take more.
         on_click: "rerun": a click, or arrow keys, rerun the script (or fragment). A function: it is
             called with the spot first. None: nothing is sent.
@@ -105,6 +125,8 @@ def sprite(
         selected=selected,
         pixel=pixel,
         own_scales=own_scales,
+        scale=scale,
+        partner=partner,
         wanted_height=height,
         on_click=on_click,
     )
@@ -184,6 +206,8 @@ def _show(
     image: np.ndarray | None = None,
     pixel: tuple[int, int] | None = None,
     own_scales: bool = False,
+    scale: tuple[float, float] | None = None,
+    partner: Partner | None = None,
     wanted_height: int = _HEIGHT,
 ) -> Spot | None:
     check_key(key)
@@ -193,10 +217,15 @@ def _show(
         raise ValueError(f"There is no channel {selected} to select: they are 0 to {channels - 1}.")
     if pixel is not None and not (0 <= pixel[0] < height and 0 <= pixel[1] < width):
         raise ValueError(f"The maps are {height}×{width}, so they have no pixel {pixel} to mark.")
-    numbers, decimals = quantise(values)
+    finite = values[np.isfinite(values)]
+    lowest, highest = scale or (0.0, 0.0)
+    if scale and finite.size and not lowest <= finite.min() <= finite.max() <= highest:
+        raise ValueError(
+            f"The scale {scale} does not hold the maps' {finite.min()} to {finite.max()}."
+        )
+    numbers, decimals = quantise(values, max(-lowest, highest))
     arrays = {"values": numbers} if image is None else {"values": numbers, "image": image}
     parcel = pack(arrays)
-    finite = values[np.isfinite(values)]
     with st.container(gap=None):
         _mount(
             key=key,
@@ -205,7 +234,7 @@ def _show(
                 "parcel": parcel.id,
                 "shape": [channels, height, width],
                 "decimals": decimals,
-                "signed": bool(finite.size and finite.min() < 0),
+                "signed": lowest < 0 or bool(finite.size and finite.min() < 0),
                 "dead": _dead(values) if dead is None else dead,
                 "broken": int((~np.isfinite(values)).any(axis=(1, 2)).sum()),
                 "title": title,
@@ -216,6 +245,8 @@ def _show(
                 "height": wanted_height,
                 "pixel": None if pixel is None else list(pixel),
                 "ownScales": own_scales,
+                "scale": scale and [float(edge) * 10.0**decimals for edge in scale],
+                "partner": partner,
                 "clicks": on_click is not None,
             },
             on_click_change=click_callback(
@@ -231,15 +262,18 @@ def _dead(values: np.ndarray) -> list[int]:
     return np.flatnonzero((values == 0).all(axis=(1, 2))).tolist()
 
 
-def quantise(values: np.ndarray) -> tuple[np.ndarray, int]:
+def quantise(values: np.ndarray, reach: float = 0.0) -> tuple[np.ndarray, int]:
     """Round values to the digits that are shown.
+
+    Args:
+        reach: a magnitude that keeps four digits even if no value is as large.
 
     Returns:
         int16 of the same shape and the number of decimals d: a value is `int16 × 10^-d`. The
         layer's largest magnitude keeps four digits; what is not finite becomes -32768.
     """
     finite = np.isfinite(values)
-    largest = float(np.abs(values, where=finite, out=np.zeros(values.shape)).max(initial=0.0))
+    largest = float(np.abs(values, where=finite, out=np.zeros(values.shape)).max(initial=reach))
     decimals = 0
     if largest > 0:
         decimals = min(_DIGITS - 1 - math.floor(math.log10(largest)), 300)
