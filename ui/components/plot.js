@@ -31,8 +31,12 @@ const CONFIG = {
 function newChart(key) {
   const node = document.createElement("div");
   node.className = "nin-plot";
-  const chart = { key, node, drawn: null, blocks: new Map(), busy: false, again: false };
-  chart.observer = new ResizeObserver(() => draw(chart));
+  const chart = { key, node, width: 0, drawn: null, blocks: new Map(), busy: false, again: false };
+  // It tells the width after a layout; asking the node would force one in every update.
+  chart.observer = new ResizeObserver((entries) => {
+    chart.width = Math.floor(entries.at(-1).contentRect.width);
+    draw(chart);
+  });
   chart.observer.observe(node);
   charts.set(key, chart);
   return chart;
@@ -67,8 +71,7 @@ async function draw(chart) {
 async function update(chart) {
   const Plotly = await loadPlotly(chart.data.plotly);
   const blocks = await collect(chart);
-  const { data, node } = chart;
-  const width = node.clientWidth;
+  const { data, node, width } = chart;
   // Not laid out, as in a hidden tab: the ResizeObserver calls again when it is.
   if (!width || !node.isConnected) return;
 
