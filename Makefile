@@ -37,7 +37,7 @@ $(INSTALLED): requirements.txt | $(PYTHON)
 	$(PYTHON) -m pip install -r requirements.txt
 	@touch $@
 
-$(INSTALLED_DEV): requirements.txt requirements-dev.txt requirements-onnx.txt | $(PYTHON)
+$(INSTALLED_DEV): requirements.txt requirements-dev.txt requirements-onnx.txt requirements-postgresql.txt | $(PYTHON)
 	$(PYTHON) -m pip install -r requirements-dev.txt
 	@touch $(INSTALLED) $@
 

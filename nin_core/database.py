@@ -7,7 +7,10 @@ Choices made here:
   sake. WAL works between the processes of one host only.
 * A SQLite file that disappears or is replaced is noticed before every use; pooled connections
   would go on writing into the deleted file.
-* The schema has a version. A database of another version is refused in a sentence, never touched.
+* PostgreSQL is the other database: for several hosts, and for a class. Its write transactions do
+  not exclude each other; where one has to be alone, it says so (`alone`).
+* The schema has a version (`migrations`). An older one is brought up when it is opened, by one
+  process at a time and in one transaction; a newer one is refused in a sentence, never touched.
 * Whatever SQLAlchemy or a driver raises leaves here as a `StoreError`.
 """
 
@@ -16,7 +19,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -25,12 +28,16 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
+from . import migrations
+
 BUSY_SECONDS = 5.0  # how long a write waits for other writers before the store is "locked"
 POOL_SIZE, POOL_OVERFLOW = 8, 32  # more than a class's worth of page threads
+CONNECT_SECONDS = 5  # how long a database server may take to answer at all
+# Whoever must be alone on a PostgreSQL database holds this lock: "nin" and "ex" as one number.
+_ALONE = 0x6E696E_6578
 
-_VERSIONS = sa.Table(
-    "nin_schema", sa.MetaData(), sa.Column("version", sa.Integer, primary_key=True)
-)
+_revisions = sa.table(migrations.VERSION_TABLE, sa.column("version_num"))
+_numbers = sa.table(migrations.NUMBERED_TABLE, sa.column("version"))
 
 
 class StoreError(Exception):
@@ -51,20 +58,24 @@ class Database:
 
     Args:
         url: an SQLAlchemy database URL.
-        tables: made when the database has none of them.
-        schema: the version of `tables`.
+        tables: the names of the store's tables: a database that has one of them without a
+            version is another program's.
+        schema: the version to bring the database up to.
         create: whether to make a SQLite file (and its folder) that is missing.
 
     Raises:
         StoreError: from the constructor and from inside `read` and `write`.
     """
 
-    def __init__(self, url: str, tables: sa.MetaData, schema: int, *, create: bool = True) -> None:
+    def __init__(self, url: str, tables: Set[str], schema: str, *, create: bool = True) -> None:
         self._tables, self._schema, self._create = tables, schema, create
         self._lock = threading.RLock()
         self._file_id: tuple[int, int] | None = None
         self._engine, self.path = _engine(url)
         self._writer = self._engine.execution_options(begin_write=True)
+        self._reader = self._engine
+        if self.path is None:  # in SQLite every transaction sees one state of the database
+            self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ")
         self.url = self._engine.url.render_as_string(hide_password=False)
         self.title = str(self.path) if self.path else self._engine.url.render_as_string()
         if self.path is None:
@@ -79,7 +90,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one state of the database throughout."""
-        with self._explained(), self._engine.begin() as connection:
+        with self._explained(), self._reader.begin() as connection:
             yield connection
 
     @contextmanager
@@ -87,6 +98,15 @@ class Database:
         """A transaction that may write; committed at the end of the block, or not at all."""
         with self._explained(), self._writer.begin() as connection:
             yield connection
+
+    @staticmethod
+    def alone(connection: Connection) -> None:
+        """Let no other transaction that asks for this go on until the present one has ended.
+
+        SQLite's write transactions exclude each other anyway.
+        """
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ALONE)))
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -120,43 +140,58 @@ class Database:
             self._file_id = _file_id(self.path)
 
     def _prepare(self) -> None:
-        """Make the tables if there are none, and check their version."""
+        """Make the tables if there are none, and bring older ones up to the present version."""
         if self.path is not None:
             self._use_wal()
         try:
-            with self._engine.begin() as connection:
+            with self._reader.begin() as connection:
                 version = self._version(connection)
-            if version is None:
-                with self._writer.begin() as connection:
-                    version = self._version(connection)  # another process may have been first
-                    if version is None:
-                        self._tables.create_all(connection)
-                        _VERSIONS.create(connection)
-                        connection.execute(_VERSIONS.insert().values(version=self._schema))
-                        version = self._schema
+            if version == self._schema:
+                return
+            with self._writer.begin() as connection:
+                self.alone(connection)
+                version = self._version(connection)  # another process may have been first
+                if version != self._schema:
+                    stated = connection.dialect.has_table(connection, migrations.VERSION_TABLE)
+                    try:
+                        migrations.upgrade(connection, stamp=None if stated else version)
+                    except migrations.UnknownVersion as error:
+                        raise self._refused("an older", version) from error
         except SQLAlchemyError as error:
             raise _explain(error, self.title) from error
-        if version != self._schema:
-            age = "a newer" if version > self._schema else "an older"
-            raise StoreError(
-                f"The run store {self.title} was written by {age} NiN Explorer (schema {version}, "
-                f"this one reads {self._schema}); use that version, or set NIN_DATABASE_URL to "
-                "another database.",
-                "schema",
-            )
 
-    def _version(self, connection: Connection) -> int | None:
-        """The schema version in the database; None if it has no tables yet."""
+    def _version(self, connection: Connection) -> str | None:
+        """The schema version in the database; None if it has no tables yet.
+
+        Raises:
+            StoreError: for a version that cannot be brought up, or another program's tables.
+        """
         present = set(sa.inspect(connection).get_table_names())
-        if _VERSIONS.name in present:
-            return connection.scalar(sa.select(sa.func.max(_VERSIONS.c.version))) or 0
-        if present & set(self._tables.tables):
+        if migrations.VERSION_TABLE in present:
+            version = connection.scalar(sa.select(_revisions.c.version_num))
+            if version is not None and version > self._schema:
+                raise self._refused("a newer", version)
+            return version
+        if migrations.NUMBERED_TABLE in present:
+            number = connection.scalar(sa.select(sa.func.max(_numbers.c.version))) or 0
+            if number not in migrations.NUMBERED:
+                raise self._refused("a newer" if number else "an older", number)
+            return migrations.NUMBERED[number]
+        if present & self._tables:
             raise StoreError(
                 f"The database {self.title} holds tables of another program; set NIN_DATABASE_URL "
                 "to a database of its own.",
                 "schema",
             )
         return None
+
+    def _refused(self, age: str, version: object) -> StoreError:
+        return StoreError(
+            f"The run store {self.title} was written by {age} NiN Explorer (schema {version}, "
+            f"this one reads {self._schema}); use that version, or set NIN_DATABASE_URL to "
+            "another database.",
+            "schema",
+        )
 
     def _use_wal(self) -> None:
         """Switch a new SQLite file to WAL. It stays so; where it cannot be, all works slower.
@@ -191,7 +226,7 @@ def _engine(url: str) -> tuple[sa.Engine, Path | None]:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() != "sqlite":
-            return sa.create_engine(parsed, pool_pre_ping=True), None
+            return _server_engine(parsed), None
         name = parsed.database
         if not name or name == ":memory:" or name.startswith("file:"):
             raise StoreError(
@@ -212,7 +247,11 @@ def _engine(url: str) -> tuple[sa.Engine, Path | None]:
             f"NIN_DATABASE_URL is not a database address; {example} would work.", "refused"
         ) from error
     except (NoSuchModuleError, ImportError) as error:
-        raise StoreError(f"The database's driver is not installed: {error}.", "refused") from error
+        raise StoreError(
+            f"The database's driver is not installed ({error}); for postgresql+psycopg:// "
+            "`pip install -r requirements-postgresql.txt` would work.",
+            "refused",
+        ) from error
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -220,6 +259,26 @@ def _engine(url: str) -> tuple[sa.Engine, Path | None]:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine, path
+
+
+def _server_engine(url: sa.URL) -> sa.Engine:
+    """An engine for PostgreSQL, which waits no longer for others than SQLite does here."""
+    if url.drivername != "postgresql+psycopg":
+        raise StoreError(
+            f"Runs are kept in SQLite or PostgreSQL, not in {url.drivername}; "
+            "postgresql+psycopg://me@server/nin would work.",
+            "refused",
+        )
+    own = url.query.get("options", "")
+    waits = f"{own if isinstance(own, str) else ' '.join(own)} -c lock_timeout={BUSY_SECONDS:.0f}s"
+    return sa.create_engine(
+        url,
+        connect_args={"connect_timeout": CONNECT_SECONDS, "options": waits.strip()},
+        pool_pre_ping=True,
+        pool_size=POOL_SIZE,
+        max_overflow=POOL_OVERFLOW,
+        pool_timeout=BUSY_SECONDS,
+    )
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -263,8 +322,12 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _is(error: BaseException, *names: str) -> bool:
-    """Whether it is SQLite's error of one of these names, or a more special kind of it."""
-    found = getattr(_cause(error), "sqlite_errorname", None) or ""
+    """Whether it is SQLite's error of one of these names, or a more special kind of it.
+
+    PostgreSQL's errors go by five characters, of which the first two are a class.
+    """
+    cause = _cause(error)
+    found = getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None) or ""
     return found.startswith(names)
 
 
@@ -273,12 +336,20 @@ def _explain(error: BaseException, title: str) -> StoreError:
     cause = _cause(error)
     said = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
     store = f"The run store {title}"
-    if isinstance(error, sa.exc.TimeoutError) or _is(error, "SQLITE_BUSY", "SQLITE_LOCKED"):
+    # 55P03: no lock within the time. 40: lost against another transaction. 53300: no connection.
+    locked = "SQLITE_BUSY", "SQLITE_LOCKED", "55P03", "40", "53300"
+    if isinstance(error, sa.exc.TimeoutError) or _is(error, *locked):
         return StoreError(f"{store} is locked by another process; try again in a moment.", "locked")
     # A file-size limit and a full quota come as I/O errors of a write.
-    if _is(error, "SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"):
+    if _is(error, "SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "53100"):
         return StoreError(
             f"{store} cannot grow because its disk is full; free some space or delete runs.", "full"
+        )
+    if _is(error, "42501", "25006"):
+        return StoreError(
+            f"{store} cannot be written ({said}); let its user write, or set NIN_DATABASE_URL to "
+            "another database.",
+            "readonly",
         )
     if _is(error, "SQLITE_READONLY"):
         return StoreError(
@@ -286,6 +357,11 @@ def _explain(error: BaseException, title: str) -> StoreError:
             "NIN_DATABASE_URL to another place.",
             "readonly",
         )
+    # No such table (any more), or no such database: that has no code, nor have other refusals.
+    if _is(error, "42P01") or ("FATAL:  database" in said and "does not exist" in said):
+        return StoreError(f"{store} does not exist ({said}); `createdb` makes one.", "missing")
+    if _is(error, "XX001", "XX002"):
+        return StoreError(f"{store} is damaged ({said}); restore it from a backup.", "damaged")
     if _is(error, "SQLITE_NOTADB", "SQLITE_CORRUPT"):
         return StoreError(
             f"{store} is damaged or not a run store; move the file away, or set NIN_DATABASE_URL "

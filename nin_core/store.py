@@ -2,9 +2,9 @@
 
 Choices made here:
 
-* One database URL is all that a page, a worker or a script needs. SQLite is the default; the
-  statements are SQLAlchemy Core without dialect tricks, so that another database can follow.
-  `database.py` says how it is opened and what can go wrong.
+* One database URL is all that a page, a worker or a script needs: SQLite's (the default) or
+  PostgreSQL's. The statements are SQLAlchemy Core, the same for both. `database.py` says how it
+  is opened and what can go wrong, `migrations` how an older one is brought up.
 * `TRANSITIONS` is the one table of allowed changes of state. Each change is a single UPDATE that
   names the states it may start from, so of two processes that try, one wins. Nothing is read in
   one transaction and written in another.
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .recipes import TrainConfig
 
 PROJECT = Path(__file__).resolve().parent.parent
-SCHEMA = 1  # raise it with every change of the tables below
+SCHEMA = "0002"  # the newest of `migrations`, which has a step for every change of the tables below
 
 MAX_NAME = 100
 MAX_LOG = 64_000  # characters; the end of a log says why a run failed
@@ -175,6 +175,7 @@ class Run:
     ended_at: datetime | None
     heartbeat_at: datetime | None
     desired_at: datetime | None
+    desired_rate: float | None
     dataset: str
     attempt: int
     spawns: int
@@ -298,7 +299,8 @@ _runs = sa.Table(
     sa.Column("test_examples", sa.Integer),
     sa.Column("network", sa.Text, nullable=False),
     sa.Column("train", sa.Text, nullable=False),
-    sa.Column("log", sa.Text),  # last: reading the others then skips its overflow pages
+    sa.Column("log", sa.Text),  # late: reading those before it skips its overflow pages
+    sa.Column("desired_rate", sa.Float),
     sqlite_autoincrement=True,
 )
 _metrics = sa.Table(
@@ -387,7 +389,7 @@ class RunStore:
         chosen = url or os.environ.get("NIN_DATABASE_URL")
         if not chosen:
             chosen = f"sqlite:///{(PROJECT / 'runs' / 'nin-explorer.db').as_posix()}"
-        self._database = Database(chosen, _tables, SCHEMA, create=create)
+        self._database = Database(chosen, set(_tables.tables), SCHEMA, create=create)
         self._read, self._write = self._database.read, self._database.write
         #: The URL for another process; a relative SQLite path has become absolute.
         self.url = self._database.url
@@ -570,6 +572,7 @@ class RunStore:
             .scalar_subquery()
         )
         with self._write() as connection:
+            self._database.alone(connection)  # or two servers would each see the last slot free
             run_id = connection.scalar(sa.select(first).where(taken < slots))
             if run_id is None:
                 return None
@@ -750,9 +753,9 @@ class RunStore:
         """
         with self._write() as connection:
             row = connection.execute(
-                sa.select(_runs.c.state, _runs.c.train, _runs.c.total_steps).where(
-                    _runs.c.id == run_id
-                )
+                sa.select(_runs.c.state, _runs.c.train, _runs.c.total_steps)
+                .where(_runs.c.id == run_id)
+                .with_for_update()
             ).one_or_none()
             if row is None:
                 raise RunNotFound(run_id)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from tests.prerequisites import IN_CI, NO_FASHION_MNIST, PROJECT, find_fashion_mnist
+from tests.postgres import cluster, find_postgresql
+from tests.prerequisites import (
+    IN_CI,
+    NO_FASHION_MNIST,
+    NO_POSTGRESQL,
+    PROJECT,
+    find_fashion_mnist,
+)
 
 if TYPE_CHECKING:
     from streamlit.testing.v1 import AppTest
@@ -56,17 +64,62 @@ def _away_from_the_users_runs(tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield
 
 
+@pytest.fixture(scope="session")
+def _empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a store without runs: to copy it is quicker than to make its tables."""
+    from nin_core.store import RunStore
+
+    made = RunStore(_store_url(tmp_path_factory.mktemp("empty-store")))
+    made.close()
+    assert made.path is not None
+    return made.path
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Callable[..., str]]:
+    """Makes databases on a real PostgreSQL, which is started by the first test that needs it."""
+    if find_postgresql() is None:
+        missing(NO_POSTGRESQL)
+    with cluster() as make:
+        yield make
+
+
+def databases() -> tuple[str, ...]:
+    """The kinds of database for `on_database`; CI has PostgreSQL if it can have it at all."""
+    return ("sqlite", "postgresql") if find_postgresql() or not IN_CI else ("sqlite",)
+
+
+def on_database(kind: str, request: pytest.FixtureRequest) -> RunStore:
+    """The test's `store` on this kind of database; it is the default one, too."""
+    from nin_core.store import RunStore
+
+    if kind == "postgresql":
+        url = request.getfixturevalue("postgresql")()
+        request.getfixturevalue("monkeypatch").setenv("NIN_DATABASE_URL", url)
+        made = RunStore()
+        request.addfinalizer(made.close)
+        return made
+    return request.getfixturevalue("sqlite_store")
+
+
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
-    """A new, empty run store, which is also the default one while the test runs."""
+def sqlite_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _empty_store: Path) -> RunStore:
+    """A new, empty run store in a file, which is also the default one while the test runs."""
     from nin_core.store import RunStore
 
     monkeypatch.setenv("NIN_DATABASE_URL", _store_url(tmp_path))
+    shutil.copy(_empty_store, tmp_path / "runs.db")
     if "streamlit" in sys.modules:  # the dashboard holds one store per process
         import streamlit as st
 
         st.cache_resource.clear()
     return RunStore()
+
+
+@pytest.fixture
+def store(sqlite_store: RunStore) -> RunStore:
+    """The run store of tests that need one; those of the store itself have it on each database."""
+    return sqlite_store
 
 
 def dashboard(page: str | None = None, **query: str) -> AppTest:

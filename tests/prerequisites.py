@@ -1,4 +1,6 @@
-"""What the tests need beyond pip: a Chromium and Fashion-MNIST. Finds them, else installs them.
+"""What the tests need beyond pip: a Chromium, Fashion-MNIST, and a PostgreSQL.
+
+Finds them, else installs them.
 
     python -m tests.prerequisites        (part of `make test`)
 
@@ -8,7 +10,8 @@ Choices made here:
   `--version`, which a binary with missing libraries or a stub that points to a store does not.
 * Every attempt has a time limit and says in one line what it does and how it ended.
 * Outside CI a missing piece is a sentence and exit code 0: the tests that need it are skipped
-  with the reason. With `CI=true` it is a failure, here and in the tests.
+  with the reason. With `CI=true` it is a failure, here and in the tests. (But a CI without any
+  way to install packages tests the store on SQLite alone: PostgreSQL is an extra.)
 * The data set goes through `nin_core.data` (search, download, checksums): there is one way to
   find it, and it is the product's.
 """
@@ -25,6 +28,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from tests.postgres import find_postgresql
+
 PROJECT = Path(__file__).resolve().parent.parent
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
@@ -36,6 +41,10 @@ NO_CHROMIUM = (
 NO_FASHION_MNIST = (
     "No Fashion-MNIST found. Fetch it with `.venv/bin/python -m nin_core data fashion-mnist`, "
     "or on Debian and Ubuntu with `apt install dataset-fashion-mnist`."
+)
+NO_POSTGRESQL = (
+    "No PostgreSQL found, on which the run store is tested beside SQLite. Install one with the "
+    "system's package manager, on Debian and Ubuntu `apt install postgresql`."
 )
 
 # Seconds after which an attempt is given up. A download of about 170 MB (browser) or 31 MB
@@ -135,6 +144,25 @@ def provide_fashion_mnist() -> bool:
     return _apt_install("dataset-fashion-mnist") and find_fashion_mnist()
 
 
+def provide_postgresql() -> bool:
+    """Find a PostgreSQL server, else install the system's; False if it should be there and is not.
+
+    A CI that cannot install packages, or cannot reach where they are, is not to blame.
+    """
+    if _report_postgresql():
+        return True
+    if _apt_install("postgresql") and _report_postgresql():
+        return True
+    return IN_CI and (_apt() is None or not _apt_update())
+
+
+def _report_postgresql() -> bool:
+    folder = find_postgresql()
+    if folder is not None:
+        _say(f"database: {folder / 'postgres'}")
+    return folder is not None
+
+
 @cache
 def _apt() -> tuple[str, ...] | None:
     """The words that start apt-get with the right to install; None where there is no such right."""
@@ -209,13 +237,15 @@ def _say(sentence: str) -> None:
 
 
 def main() -> int:
-    """Provide both; 0, or 1 in CI when one of them is not to be had."""
+    """Provide all; 0, or 1 in CI when one of them is not to be had."""
     print("What the tests need beyond pip:", flush=True)
     missing = []
     if not provide_chromium():
         missing.append(NO_CHROMIUM)
     if not provide_fashion_mnist():
         missing.append(NO_FASHION_MNIST)
+    if not provide_postgresql():
+        missing.append(NO_POSTGRESQL)
     for sentence in missing:
         print(sentence, file=sys.stderr)
     if missing and IN_CI:

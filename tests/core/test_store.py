@@ -13,9 +13,13 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
-from nin_core import PRESETS, database
+from nin_core import PRESETS, database, migrations
 from nin_core import store as store_module
+from nin_core.pins import Pins
 from nin_core.recipes import RECIPES
 from nin_core.store import (
     PROJECT,
@@ -30,6 +34,17 @@ from nin_core.store import (
     StoreError,
     WorkerId,
 )
+from tests.conftest import databases, on_database
+
+
+@pytest.fixture(params=databases())
+def store(request: pytest.FixtureRequest) -> RunStore:
+    """Empty, and the default one; every test that takes it runs on each database."""
+    return on_database(request.param, request)
+
+
+# What only SQLite has: a file.
+in_a_file = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
 
 NETWORK = PRESETS["nin-slim-128"]
 TRAIN = RECIPES["fast"].configure(NETWORK)
@@ -238,9 +253,9 @@ def test_delete_takes_everything_and_not_a_run_at_work(store):
     store.delete(run_id)
     with pytest.raises(RunNotFound, match=f"#{run_id}"):
         store.get(run_id)
-    with sqlite3.connect(store.path) as raw:
+    with store.database.read() as connection:
         for table in ("metrics", "checkpoints", "evaluations"):
-            assert raw.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+            assert connection.scalar(sa.text(f"SELECT count(*) FROM {table}")) == 0
     assert new_run(store) > run_id  # its number is not given again
 
 
@@ -346,8 +361,8 @@ def test_the_list_is_newest_first_and_reads_no_blobs(store):
 )
 def test_a_run_of_another_version_does_not_break_the_list(store, column, text):
     strange, normal = new_run(store), new_run(store)
-    with sqlite3.connect(store.path) as raw:
-        raw.execute(f"UPDATE runs SET {column} = ? WHERE id = ?", (text, strange))
+    with store.database.write() as connection:
+        store._update(connection, strange, {column: text})
     good, bad = store.list_runs()
     assert (good.id, good.problem) == (normal, None)
     assert getattr(bad, column) is None
@@ -469,7 +484,6 @@ def test_the_file_and_its_folder_are_made_in_wal_mode(tmp_path):
     new_run(store)
     with sqlite3.connect(store.path) as raw:
         assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert raw.execute("SELECT version FROM nin_schema").fetchall() == [(1,)]
     assert len(RunStore(store.url, create=False).list_runs()) == 1
 
 
@@ -520,6 +534,7 @@ def test_a_file_that_is_no_database(tmp_path):
     assert path.read_text().startswith("Dear diary")
 
 
+@in_a_file
 def test_a_damaged_database_says_so_while_in_use(store):
     run_id = new_run(store)
     store.save_checkpoint(run_id, 1, 1, os.urandom(400_000))
@@ -540,13 +555,182 @@ def test_a_database_of_another_program_is_left_alone(tmp_path):
         assert raw.execute("SELECT name FROM sqlite_master").fetchall() == [("runs",)]
 
 
-@pytest.mark.parametrize(("version", "word"), [(99, "a newer"), (0, "an older")])
+def contents(store: RunStore) -> dict[str, list[tuple]]:
+    """All rows of all tables."""
+    with store.database.read() as connection:
+        names = sa.inspect(connection).get_table_names()
+        every = {n: connection.execute(sa.text(f"SELECT * FROM {n}")) for n in names}
+        return {name: [tuple(row) for row in rows] for name, rows in every.items()}
+
+
+def empty_url(kind: str, request: pytest.FixtureRequest, folder: Path) -> str:
+    """Where there is a database of this kind without any tables, or can be."""
+    if kind == "postgresql":
+        return request.getfixturevalue("postgresql")(tables=False)
+    return f"sqlite:///{folder}/new.db"
+
+
+@pytest.mark.parametrize(("version", "word"), [("9999", "a newer"), ("0", "an older")])
 def test_another_schema_is_refused_and_not_touched(store, version, word):
-    with sqlite3.connect(store.path) as raw:
-        raw.execute("UPDATE nin_schema SET version = ?", (version,))
+    new_run(store)
+    with store.database.write() as connection:
+        revise = f"UPDATE {migrations.VERSION_TABLE} SET version_num = '{version}'"
+        connection.execute(sa.text(revise))
+    before = contents(store)
     assert word in fails(lambda: RunStore(store.url), "schema")
+    assert contents(store) == before
 
 
+@pytest.mark.parametrize(("version", "word"), [(99, "a newer"), (0, "an older")])
+def test_so_is_one_from_before_alembic_with_a_number_unknown(store, version, word):
+    with store.database.write() as connection:
+        connection.execute(sa.text(f"DROP TABLE {migrations.VERSION_TABLE}"))
+        connection.execute(sa.text(f"UPDATE nin_schema SET version = {version}"))
+    before = contents(store)
+    assert word in fails(lambda: RunStore(store.url), "schema")
+    assert contents(store) == before
+
+
+@pytest.mark.parametrize("kind", databases())
+def test_the_steps_make_the_tables_that_the_store_uses(kind, request, tmp_path):
+    """Alembic's own comparison, of a store that was made by all steps with the declarations."""
+    store = RunStore(empty_url(kind, request, tmp_path))
+    with store.database.read() as connection:
+        settings = {"version_table": migrations.VERSION_TABLE}
+        context = MigrationContext.configure(connection, opts=settings)
+        left = compare_metadata(context, store_module._tables)
+        found = {(change[0], change[1].name) for change in left if isinstance(change, tuple)}
+        assert found == {("remove_table", migrations.NUMBERED_TABLE)}
+        assert len(left) == 1
+        assert context.get_current_revision() == store_module.SCHEMA
+    store.close()
+    folder = str(Path(migrations.__file__).parent)
+    assert ScriptDirectory(folder).get_current_head() == store_module.SCHEMA
+
+
+@pytest.fixture
+def old_file(tmp_path: Path) -> Path:
+    """A store as the version before Alembic left it: two runs, metrics, weights, a pin."""
+    path = tmp_path / "old.db"
+    with sqlite3.connect(path) as raw:
+        raw.executescript((Path(__file__).parent / "store-before-alembic.sql").read_text())
+    raw.close()
+    return path
+
+
+def test_a_store_from_before_alembic_is_brought_up_and_loses_nothing(old_file):
+    def rows(path: Path) -> dict[str, list[dict]]:
+        with sqlite3.connect(path) as raw:
+            raw.row_factory = sqlite3.Row
+            names = [n for (n,) in raw.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+            return {n: [dict(row) for row in raw.execute(f"SELECT * FROM {n}")] for n in names}
+
+    before = rows(old_file)
+    store = RunStore(f"sqlite:///{old_file}")
+    after = rows(old_file)
+    assert after.pop(migrations.VERSION_TABLE) == [{"version_num": store_module.SCHEMA}]
+    # A program from before Alembic reads this, and refuses.
+    assert (before.pop("nin_schema"), after.pop("nin_schema")) == (
+        [{"version": 1}],
+        [{"version": 2}],
+    )
+    for run in after["runs"]:
+        assert run.pop("desired_rate") is None
+    assert after == before
+    finished, waiting = store.get(1), store.get(2)
+    assert (finished.state, finished.problem, finished.has_checkpoint) == ("finished", None, True)
+    assert finished.network == NETWORK
+    assert [row.step for row in store.metrics(1)] == [1, 2]
+    assert store.load_checkpoint(1).blob == b"weights"
+    assert Pins(store.database).all()[0].name == "slim"
+    assert store.claim(waiting.id, WORKER) == 1
+    assert new_run(store) == 3
+
+
+def test_a_step_that_fails_leaves_the_store_as_it_was(old_file, monkeypatch):
+    before = old_file.read_bytes()
+
+    def broken(connection: sa.Connection, **_: object) -> None:
+        connection.execute(sa.text("DROP TABLE metrics"))
+        connection.execute(sa.text("SELECT nonsense"))
+
+    monkeypatch.setattr(migrations, "upgrade", broken)
+    with pytest.raises(StoreError, match="nonsense"):
+        RunStore(f"sqlite:///{old_file}")
+    with sqlite3.connect(old_file) as raw:
+        assert raw.execute("SELECT count(*) FROM metrics").fetchone() == (2,)
+        assert raw.execute("SELECT version FROM nin_schema").fetchall() == [(1,)]
+    raw.close()
+    assert len(old_file.read_bytes()) == len(before)
+
+
+_OPEN = """
+import sys
+from nin_core.store import RunStore
+print("ready", flush=True)
+sys.stdin.readline()
+print(len(RunStore(sys.argv[1]).list_runs()))
+"""
+
+
+def open_at_once(url: str, count: int = 3) -> list[str]:
+    """What so many processes say that open the store at the same moment."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _OPEN, url],
+            cwd=PROJECT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(count)
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return [process.communicate(timeout=60)[0].strip() for process in processes]
+
+
+@pytest.mark.parametrize("kind", databases())
+def test_processes_that_open_a_new_store_at_once_make_it_once(kind, request, tmp_path):
+    url = empty_url(kind, request, tmp_path)
+    assert open_at_once(url) == ["0", "0", "0"]
+    store = RunStore(url)
+    assert new_run(store) == 1
+    store.close()
+
+
+def test_processes_that_open_an_old_store_at_once_bring_it_up_once(old_file):
+    assert open_at_once(f"sqlite:///{old_file}") == ["2", "2", "2"]
+
+
+def test_a_database_server_that_is_not_there_or_has_no_such_database(request):
+    fails(lambda: RunStore("postgresql+psycopg://me@127.0.0.1:1/nin"), "unreachable")
+    if "postgresql" in databases():
+        url = request.getfixturevalue("postgresql")()
+        fails(lambda: RunStore(url.rpartition("/")[0] + "/nowhere"), "missing")
+        fails(lambda: RunStore(url.replace("+psycopg", "")), "refused")
+
+
+def test_a_run_that_another_transaction_holds(request, monkeypatch):
+    """On PostgreSQL writers wait for rows, as on SQLite for the whole file."""
+    if "postgresql" not in databases():
+        return
+    monkeypatch.setattr(database, "BUSY_SECONDS", 1.0)
+    store = on_database("postgresql", request)
+    run_id, other = new_run(store), RunStore(store.url)
+    with other.database.write() as connection:
+        other._update(connection, run_id, {"phase": "held"})
+        fails(lambda: store.rename(run_id, "new"), "locked")
+        assert store.get(run_id).state == "queued"  # reading goes on
+    other.close()
+    store.rename(run_id, "new")
+
+
+@in_a_file
 def test_a_locked_database(store, monkeypatch):
     run_id = new_run(store)
     store.close()
@@ -562,6 +746,7 @@ def test_a_locked_database(store, monkeypatch):
     store.rename(run_id, "new")
 
 
+@in_a_file
 def test_a_store_that_may_not_be_written(store):
     run_id = new_run(store)
     with store._read() as connection:
@@ -584,6 +769,7 @@ print(store.load_checkpoint(run_id).blob.decode())
 """
 
 
+@in_a_file
 def test_a_full_disk_keeps_the_last_weights(store):
     """A limit on the size of files fails like a disk that is full."""
     run_id = new_run(store)
@@ -602,6 +788,7 @@ def test_a_full_disk_keeps_the_last_weights(store):
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
 
 
+@in_a_file
 def test_a_deleted_file_is_noticed(store):
     run_id = new_run(store)
     worker = RunStore(store.url, create=False)
@@ -612,6 +799,7 @@ def test_a_deleted_file_is_noticed(store):
     fails(lambda: worker.heartbeat(run_id, 1), "refused")  # which the worker sees, too
 
 
+@in_a_file
 def test_a_file_put_in_its_place_is_noticed(store, tmp_path):
     new_run(store)
     other = RunStore(f"sqlite:///{tmp_path}/other.db")

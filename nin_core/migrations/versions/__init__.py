@@ -1,0 +1,1 @@
+"""The steps, a file each; Alembic reads them by their numbers."""
