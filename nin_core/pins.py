@@ -18,6 +18,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -157,6 +158,16 @@ def _taken(name: str) -> StoreError:
 
 def _pin(pin_id: int, name: str, network: str) -> Pin:
     try:
-        return Pin(pin_id, name, NiNConfig.from_dict(json.loads(network)))
+        return Pin(pin_id, name, _parsed(network))
     except (ConfigError, ValueError, TypeError) as error:
         return Pin(pin_id, name, None, f"The pinned network “{name}” cannot be read: {error}")
+
+
+@lru_cache(maxsize=256)
+def _parsed(network: str) -> NiNConfig:
+    """The same text is always the same network, and pages list the pins at each step of a slider.
+
+    Raises:
+        ConfigError, ValueError, TypeError: if it is none.
+    """
+    return NiNConfig.from_dict(json.loads(network))
