@@ -11,7 +11,7 @@ i·s − p + k − 1. Two ranges follow from that, and both are given:
   flooring, padding stands where those pixels would have been.
 
 Cells and pixels count from 0. Nothing here imports torch; the tests compare with the gradients of
-real networks. `ui/components/field.js` does the same arithmetic in the browser.
+real networks. `ui/components/receptive_field.js` does the same arithmetic in the browser.
 
 Source: Araujo, Norris, Sim, "Computing Receptive Fields of Convolutional Neural Networks"
 (Distill 2019), for the whole field; the cuts at each border are the definition of padding.

@@ -253,9 +253,9 @@ def _choose_in_list(
         selected=place - first,
         on_click=take,
     )
-    with st.container(horizontal=True, gap="small", vertical_alignment="bottom", wrap=False):
+    with st.container(horizontal=True, gap="xsmall", vertical_alignment="bottom", wrap=False):
         number = st.number_input(
-            f"Number (0 to {last})", 0, last, key=_NUMBER, persist_state="session"
+            f"Number (0–{last})", 0, last, key=_NUMBER, persist_state="session"
         )
         for name, step in (("Next", 1), ("Random", None)):
             st.button(name, on_click=_move, args=(len(listed), step))

@@ -298,7 +298,7 @@ class TestRuns:
         add_run(store)
         app = opened()
         widget(app, "selectbox", "Layer").set_value("block1.relu_1").run()
-        assert "Click a pixel in a map to follow it" in said(app, "caption")
+        assert "Click a map to see it large over the picture" in said(app, "caption")
         app.session_state["fm:clicked"] = ("block1.relu_1", 6, 12, 1)
         app.run()
         widget(app, "button", "Follow pixel (12, 1) through the 1×1 lens").click().run()
@@ -312,13 +312,13 @@ class TestRuns:
         add_run(store)
         app = opened()
         widget(app, "selectbox", "Class").set_value(3).run()
-        last = widget(app, "number_input", "Number (0 to 99)").set_value(99)
+        last = widget(app, "number_input", "Number (0–99)").set_value(99)
         last.run()
         expected = extract_feature_maps(
             untrained_model(NETWORK, seed=1), fed(NETWORK, shape_image(0, 3)), ["block1.relu"]
         )["block1.relu"]
         widget(app, "button", "Next").click().run()
-        assert widget(app, "number_input", "Number (0 to 99)").value == 0
+        assert widget(app, "number_input", "Number (0–99)").value == 0
         np.testing.assert_array_equal(pictures(app)["fm-after"][1], quantise(expected)[0])
 
     def test_one_that_trains_is_shown_with_its_latest_weights(self, store: RunStore) -> None:

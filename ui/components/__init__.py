@@ -5,6 +5,7 @@
     class_maps(maps, image, labels=..., key=...)             class maps over the input image
     svg(markup, key=..., on_click=None)                      a drawing: hover, click, download
     field(layers, picture, image_size=..., layer=..., key=..) receptive fields, cell by cell
+    closeup(map, picture, steps=..., key=..., pixel=...)     one map over its picture, cell by cell
     layer_table(data, key=..., label=..., on_click=None)     a table: sorted, its rows chosen
     gallery(pictures, labels=..., key=..., selected=None)    small pictures, one of which is chosen
     draw(key=..., side=..., colors=..., paper=...)           a canvas to draw on, as a PNG
@@ -17,6 +18,7 @@ called with the click first; with None, nothing is sent. A `key` is required: it
 and selection over reruns.
 """
 
+from ui.components.closeup import closeup
 from ui.components.diagram import svg
 from ui.components.draw import draw
 from ui.components.field import FieldLayer, field
@@ -29,6 +31,7 @@ from ui.components.wire import forget_click
 __all__ = [
     "FieldLayer",
     "class_maps",
+    "closeup",
     "draw",
     "field",
     "forget_click",

@@ -1,5 +1,4 @@
-// Receptive fields, cell by cell. Python's half is field.py; the arithmetic is that of
-// nin_core/receptive_field.py, and a browser test compares the two.
+// Receptive fields, cell by cell, behind receptive_field.js. Python's half is field.py.
 
 const PANEL = 288; // about the pixels of a panel: decides which grids are too fine to draw
 const FINEST = 4; // pixels a cell must have for lines around it
@@ -132,20 +131,6 @@ function typed(root, input) {
   if (!Number.isInteger(cell) || cell < 0 || cell >= state.cells) return;
   state[input.name] = cell;
   draw(root, input);
-}
-
-/** One side's field: first and last pixel of the whole and of what is seen (receptive_field.py). */
-function receptiveField(steps, size, cell) {
-  let [first, last, seenFirst, seenLast] = [cell, cell, cell, cell];
-  for (let index = steps.length - 1; index >= 0; index--) {
-    const [kernel, stride, padding] = steps[index];
-    const border = (index ? steps[index - 1][3] : size) - 1;
-    first = first * stride - padding;
-    last = last * stride - padding + kernel - 1;
-    seenFirst = Math.max(seenFirst * stride - padding, 0);
-    seenLast = Math.min(seenLast * stride - padding + kernel - 1, border);
-  }
-  return { first, last, seenFirst, seenLast };
 }
 
 function set(node, attributes) {

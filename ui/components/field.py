@@ -8,8 +8,8 @@ with what the cell sees left bright, outlined, and what of its receptive field i
 Choices:
 
 * The browser answers alone: Python sends every layer's window and map size (a few numbers a layer),
-  and `field.js` does the arithmetic of `nin_core.receptive_field` with them. A browser test holds
-  the two together.
+  and `receptive_field.js` does the arithmetic of `nin_core.receptive_field` with them. A browser
+  test holds the two together.
 * Mouse: the cell under the pointer. Touch: the cell that is tapped. Keyboard: arrow keys on the
   map, or the two number fields.
 * Both halves are SVG in units of cells and of pixels, so the numbers drawn are the numbers told.
@@ -38,7 +38,7 @@ from ui.components.wire import (
 )
 
 _mount = st.components.v2.component(
-    "nin_field", js=read_assets("field.js"), css=read_assets("field.css")
+    "nin_field", js=read_assets("receptive_field.js", "field.js"), css=read_assets("field.css")
 )
 
 

@@ -1,4 +1,4 @@
-// Put in front of the scripts that draw. What they share: parcels, theme colours, delayed clean-up.
+// Put in front of the scripts that draw. What they share: parcels, numbers, colours, clean-up.
 
 const NUMBERS = {
   i1: Int8Array, u1: Uint8Array, i2: Int16Array, u2: Uint16Array,
@@ -20,6 +20,18 @@ async function parcel(id) {
     });
   }
   return store.arrived.get(id).arrays;
+}
+
+const NOT_A_NUMBER = -32768; // as in sprite.py
+
+/** A number of `sprite.quantise` as text, in the digits that were sent. */
+function quantised(value, decimals) {
+  if (value === NOT_A_NUMBER) return "not a number";
+  // Never more digits than were sent: outside the usual range all values share one power of ten.
+  const text = decimals >= 0 && decimals <= 8
+    ? (value * 10 ** -decimals).toFixed(decimals)
+    : `${(value / 1000).toFixed(3)}e${3 - decimals}`;
+  return text.replaceAll("-", "−");
 }
 
 /** A reader of Streamlit's theme variables as they apply to `element` now. */

@@ -1,6 +1,5 @@
 // All channels of a layer on one canvas. Python's half is sprite.py.
 
-const NOT_A_NUMBER = -32768; // as in sprite.py
 const STEPS = 511; // colours in a scale; odd, so that zero has one of its own
 const SMALLEST_TILE = 40; // CSS pixels
 const LARGEST_TILE = 160;
@@ -56,6 +55,11 @@ function newSprite(key) {
     key, root, title, low, bar, high, notes, frame, grid, canvas, pixels, mark, cell, tip, said,
     data: null, arrays: null, layout: null, selected: null, asked: null, under: null,
     pixel: null, // [row, column], marked in every map
+    moment: Infinity, // the frame of a film that is wanted; beyond its end: the last
+  };
+  sprite.turn = (moment) => {
+    sprite.moment = moment;
+    if (sprite.told) update(sprite, sprite.told);
   };
   sprite.observer = new ResizeObserver(() => sprite.arrays && draw(sprite));
   sprite.observer.observe(root);
@@ -94,7 +98,9 @@ function dispose(sprite) {
   if (sprites.get(sprite.key) === sprite) sprites.delete(sprite.key);
 }
 
-async function update(sprite, data) {
+async function update(sprite, told) {
+  sprite.told = told;
+  const data = momentOf(told, sprite.moment);
   sprite.newest = data;
   const arrays =
     sprite.data?.parcel === data.parcel ? sprite.arrays : await parcel(data.parcel);
@@ -103,8 +109,9 @@ async function update(sprite, data) {
   sprite.arrays = arrays;
   // Python's wish counts when it changes; until then the user's own choice stands.
   if (data.selected !== sprite.asked) {
+    // What Python outlined, it can let go of.
+    if (data.selected !== null || sprite.selected === sprite.asked) sprite.selected = data.selected;
     sprite.asked = data.selected;
-    if (data.selected !== null) sprite.selected = data.selected;
   }
   if (sprite.selected >= data.shape[0]) sprite.selected = null;
   // The same for the marked pixel, but that Python can take it away.
@@ -115,6 +122,13 @@ async function update(sprite, data) {
   // What paints the canvas: a mark that moves does not.
   sprite.painting = JSON.stringify({ ...data, selected: null, pixel: null });
   draw(sprite);
+}
+
+/** A film's picture at one moment; any other picture as it is. */
+function momentOf(told, moment) {
+  if (!told.frames) return told;
+  const frame = told.frames[Math.max(0, Math.min(moment, told.frames.length - 1))];
+  return { ...told, ...frame, frames: null };
 }
 
 // --- drawing ----------------------------------------------------------------------------------
@@ -439,13 +453,7 @@ function describe(sprite) {
 // --- hovering and selecting -------------------------------------------------------------------
 
 function printed({ data }, value) {
-  if (value === NOT_A_NUMBER) return "not a number";
-  const { decimals } = data;
-  // Never more digits than were sent: outside the usual range all values share one power of ten.
-  const text = decimals >= 0 && decimals <= 8
-    ? (value * 10 ** -decimals).toFixed(decimals)
-    : `${(value / 1000).toFixed(3)}e${3 - decimals}`;
-  return text.replaceAll("-", "−");
+  return quantised(value, data.decimals);
 }
 
 function valueAt({ data, arrays }, { channel, row, column }) {

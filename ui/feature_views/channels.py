@@ -26,8 +26,15 @@ from ui.components import plot, sprite
 from ui.feature_subject import Subject, keep_valid, percent
 from ui.feature_views import Scene, channel_figures, channel_work, computed, tables
 from ui.feature_views.channel_work import ImageSample
-from ui.feature_views.choices import choose_part, map_count
-from ui.feature_views.stages import Stage, layers_of, stages
+from ui.feature_views.choices import (
+    ORDER_HELP,
+    ORDERS,
+    channel_scores,
+    choose_layer,
+    choose_part,
+    map_count,
+)
+from ui.feature_views.stages import Stage, layers_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -152,17 +159,8 @@ def _let_go() -> None:
 def _choose(scene: Scene) -> tuple[Stage, int]:
     """The layer, the order and how many test images."""
     network = scene.subject.network
-    choices = {stage.after: stage for stage in stages(network)}
-    keep_valid("fm:layer", choices)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        chosen = st.selectbox(
-            "Layer",
-            list(choices),
-            key="fm:layer",
-            format_func=lambda name: choices[name].title,
-            persist_state="session",
-            width=330,
-        )
+        stage = choose_layer(network, width=330)
         keep_valid(_ORDER, _ORDERS)
         st.selectbox(
             "Order of the channels",
@@ -171,9 +169,7 @@ def _choose(scene: Scene) -> tuple[Stage, int]:
             format_func=lambda name: _ORDERS[name],
             persist_state="session",
             width=220,
-            help="Largest first. Mean, maximum and the share of active pixels (above zero) are "
-            "those of this picture's maps. Importance is map × gradient, summed: about what the "
-            "answer's logit would lose without the channel.",
+            help=ORDER_HELP,
         )
         sizes, default = channel_work.sample_sizes(scene.subject.data, network)
         key = f"fm:ch:images:{sizes[-1]}:{default}"
@@ -189,7 +185,7 @@ def _choose(scene: Scene) -> tuple[Stage, int]:
             help="Fewer than all are a sample with equally many of each class; large networks "
             "begin with fewer, because each image costs them more.",
         )
-    return choices[chosen], size
+    return stage, size
 
 
 def _images(subject: Subject, size: int) -> ImageSample | None:
@@ -217,15 +213,10 @@ def _channel(count: int) -> int:
 def _order(view: View) -> NDArray[np.int64]:
     """The channels in the order that is chosen."""
     chosen = st.session_state[_ORDER]
-    spread = (1, 2)
-    scores = {
-        "mean": lambda: view.maps.mean(axis=spread),
-        "maximum": lambda: view.maps.max(axis=spread),
-        "active": lambda: (view.maps > 0).mean(axis=spread),
-        "importance": lambda: np.abs(view.importance),
-        "lost": lambda: _lost(view),
-    }
-    found = scores[chosen]() if chosen in scores else None
+    if chosen == "importance":
+        found = np.abs(view.importance)
+    else:
+        found = _lost(view) if chosen == "lost" else channel_scores(view.maps, chosen)
     if found is None:
         return np.arange(len(view.maps))
     return np.argsort(-found, kind="stable")
@@ -249,14 +240,7 @@ def _ranking(view: View) -> Ablation | None:
     return channel_work.finished(channel_work.ranking_name(view.subject, view.images, view.layer))
 
 
-_ORDERS = {
-    "number": "Number",
-    "mean": "Mean",
-    "maximum": "Maximum",
-    "active": "Active pixels",
-    "importance": "Importance",
-    "lost": "Accuracy lost without",
-}
+_ORDERS = {**ORDERS, "lost": "Accuracy lost without"}
 
 
 # --- the maps ---------------------------------------------------------------------------------

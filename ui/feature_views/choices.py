@@ -1,18 +1,73 @@
-"""Choices that views share: which part of many maps, which channels."""
+"""Choices that views share: the layer, which part of many maps, in which order, which channels."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import streamlit as st
 
-from nin_core import ConfigError
+from nin_core import ConfigError, NiNConfig
 from ui.feature_subject import keep_valid
+from ui.feature_views.stages import Stage, stages
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from nin_core.features import Array
 
 PICTURE_VALUES = 1_000_000  # at most in one picture of maps; more come in parts
+
+ORDERS = {
+    "number": "Number",
+    "mean": "Mean",
+    "maximum": "Maximum",
+    "active": "Active pixels",
+    "importance": "Importance",
+}
+ORDER_HELP = (
+    "Largest first. Mean, maximum and the share of active pixels (above zero) are those of this "
+    "picture's maps. Importance is map × gradient, summed: about what the answer's logit would "
+    "lose without the channel."
+)
+_LAYER, _LAYER_LINK = "fm:layer", "fm:layer-link"
+
+
+def choose_layer(network: NiNConfig, *, width: int | Literal["stretch"] = "stretch") -> Stage:
+    """The layer that is looked at; it stands in the URL as `?layer=`."""
+    choices = {stage.after: stage for stage in stages(network)}
+    linked = st.query_params.get("layer")
+    if linked is not None and linked != st.session_state.get(_LAYER_LINK):
+        st.session_state[_LAYER_LINK] = linked
+        if linked in choices:
+            st.session_state[_LAYER] = linked
+        else:
+            last = next(reversed(choices))
+            st.info(f"This network has no layer {linked[:30]!r}; {last} would work.")
+    keep_valid(_LAYER, choices)
+    chosen = st.selectbox(
+        "Layer",
+        list(choices),
+        key=_LAYER,
+        format_func=lambda name: choices[name].title,
+        persist_state="session",
+        width=width,
+    )
+    st.session_state[_LAYER_LINK] = chosen
+    if linked != chosen:
+        st.query_params["layer"] = chosen
+    return choices[chosen]
+
+
+def channel_scores(maps: Array, order: str) -> NDArray[np.floating] | None:
+    """What an order of `ORDERS` counts, of one picture's maps; None where it takes more to know."""
+    if order == "mean":
+        return maps.mean(axis=(1, 2))
+    if order == "maximum":
+        return maps.max(axis=(1, 2))
+    if order == "active":
+        return (maps > 0).mean(axis=(1, 2))
+    return None
 
 
 def choose_part(maps: Array, key: str, what: str) -> tuple[int, Array]:
