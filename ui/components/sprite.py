@@ -2,6 +2,7 @@
 
     spot = sprite(maps, key="block-1", title="Block 1, 3×3 convolution")
     spot = class_maps(maps, image, labels=dataset.classes, values=logits, key="classes")
+    film(reel([maps_early, maps_late]), key="learning")
 
 Choices:
 
@@ -19,19 +20,24 @@ Choices:
 * A map of NaN is shown as such: a network that diverged is a thing to look at, not an error.
 * Two pictures of the same shape can be each other's partner: what the pointer is on in one is read
   and framed in both. They find each other in the browser, by key.
+* A film is a picture with its values at several moments, on one scale. Each moment travels in a
+  parcel of its own: the browser turns from one to another (`window.ninSprites.get(key).turn(n)`,
+  as `replay` does) without Python, and a moment that is added sends only itself.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import streamlit as st
 
 from ui.components.wire import (
     OnClick,
+    Parcel,
     check_key,
     check_on_click,
     click_callback,
@@ -65,6 +71,30 @@ class Partner(TypedDict):
     key: str
     here: str
     there: str
+
+
+class Frame(NamedTuple):
+    """One moment of a film: its values, which channels are all zero, how many hold no numbers."""
+
+    parcel: Parcel
+    dead: list[int]
+    broken: int
+
+
+@dataclass(frozen=True, slots=True)
+class Film:
+    """Maps of one shape at several moments, made by `reel`; its bytes are those of its parcels.
+
+    Attributes:
+        shape: ``[channels, height, width]``.
+        decimals: of the values, as `quantise` returns them.
+        scale: the lowest and highest value of all moments; zero is within.
+    """
+
+    shape: tuple[int, int, int]
+    decimals: int
+    scale: tuple[float, float]
+    frames: tuple[Frame, ...]
 
 
 class Spot(TypedDict):
@@ -193,6 +223,61 @@ def class_maps(
     )
 
 
+def reel(moments: Sequence[Any]) -> Film:
+    """Make a film of maps at several moments: rounded to one scale and packed.
+
+    Args:
+        moments: maps as for `sprite`, all of one shape; at least one.
+
+    Raises:
+        ValueError: as `sprite`, and if the shapes differ.
+    """
+    every = [_as_maps(maps) for maps in moments]
+    if not every or len({maps.shape for maps in every}) > 1:
+        raise ValueError("A film needs moments, all with maps of one shape.")
+    finite = [maps[np.isfinite(maps)] for maps in every]
+    low = min(0.0, *(float(values.min(initial=0.0)) for values in finite))
+    high = max(0.0, *(float(values.max(initial=0.0)) for values in finite))
+    frames = []
+    for maps in every:
+        numbers, decimals = quantise(maps, max(-low, high))
+        frames.append(Frame(pack({"values": numbers}), _dead(maps), _broken(maps)))
+    channels, height, width = every[0].shape
+    return Film((channels, height, width), decimals, (low, high), tuple(frames))
+
+
+def film(shown: Film, *, key: str, title: str = "", height: int = _HEIGHT) -> None:
+    """Show a film; it begins at its last moment.
+
+    Args:
+        key, title, height: as in `sprite`.
+    """
+    check_key(key)
+    last = shown.frames[-1]
+    with st.container(gap=None):
+        _mount(
+            key=key,
+            data=_message(
+                key,
+                last.parcel,
+                shown.shape,
+                shown.decimals,
+                signed=shown.scale[0] < 0,
+                dead=last.dead,
+                broken=last.broken,
+                title=title,
+                height=height,
+                scale=shown.scale,
+                frames=[
+                    {"parcel": frame.parcel.id, "dead": frame.dead, "broken": frame.broken}
+                    for frame in shown.frames
+                ],
+            ),
+        )
+        for number, frame in enumerate(shown.frames):
+            send(frame.parcel, key=f"{key} · parcel {number}")
+
+
 def _show(
     values: np.ndarray,
     *,
@@ -229,32 +314,71 @@ def _show(
     with st.container(gap=None):
         _mount(
             key=key,
-            data={
-                "key": key,
-                "parcel": parcel.id,
-                "shape": [channels, height, width],
-                "decimals": decimals,
-                "signed": lowest < 0 or bool(finite.size and finite.min() < 0),
-                "dead": _dead(values) if dead is None else dead,
-                "broken": int((~np.isfinite(values)).any(axis=(1, 2)).sum()),
-                "title": title,
-                "labels": labels,
-                "captions": captions,
-                "image": None if image is None else list(image.shape),
-                "selected": selected,
-                "height": wanted_height,
-                "pixel": None if pixel is None else list(pixel),
-                "ownScales": own_scales,
-                "scale": scale and [float(edge) * 10.0**decimals for edge in scale],
-                "partner": partner,
-                "clicks": on_click is not None,
-            },
+            data=_message(
+                key,
+                parcel,
+                (channels, height, width),
+                decimals,
+                signed=lowest < 0 or bool(finite.size and finite.min() < 0),
+                dead=_dead(values) if dead is None else dead,
+                broken=_broken(values),
+                title=title,
+                labels=labels,
+                captions=captions,
+                image=None if image is None else list(image.shape),
+                selected=selected,
+                height=wanted_height,
+                pixel=None if pixel is None else list(pixel),
+                ownScales=own_scales,
+                scale=scale,
+                partner=partner,
+                clicks=on_click is not None,
+            ),
             on_click_change=click_callback(
                 key, on_click, lambda click: _as_spot(click, values.shape)
             ),
         )
         send(parcel, key=f"{key} · parcel")
     return _as_spot(last_click(key), values.shape) if on_click is not None else None
+
+
+_ABSENT: dict[str, Any] = {
+    "labels": None,
+    "captions": None,
+    "image": None,
+    "selected": None,
+    "pixel": None,
+    "ownScales": False,
+    "partner": None,
+    "clicks": False,
+    "frames": None,
+}
+
+
+def _message(
+    key: str,
+    parcel: Parcel,
+    shape: tuple[int, int, int],
+    decimals: int,
+    *,
+    scale: tuple[float, float] | None,
+    **more: Any,
+) -> dict[str, Any]:
+    """What the browser is told of a picture, apart from its numbers; lengths in CSS pixels."""
+    return {
+        **_ABSENT,
+        "key": key,
+        "parcel": parcel.id,
+        "shape": list(shape),
+        "decimals": decimals,
+        "scale": scale and [float(edge) * 10.0**decimals for edge in scale],
+        **more,
+    }
+
+
+def _broken(values: np.ndarray) -> int:
+    """How many channels hold values that are not numbers."""
+    return int((~np.isfinite(values)).any(axis=(1, 2)).sum())
 
 
 def _dead(values: np.ndarray) -> list[int]:
