@@ -3,6 +3,8 @@
     plot(figure, key=..., height=360, on_click=None)         charts, still or live, updated in place
     sprite(maps, key=..., on_click="rerun")                  all channels of a layer in one picture
     class_maps(maps, image, labels=..., key=...)             class maps over the input image
+    film(reel(moments), key=...)                             a picture of maps at several moments
+    replay(moments, curves, film=..., key=...)               a slider through a film's moments
     svg(markup, key=..., on_click=None)                      a drawing: hover, click, download
     field(layers, picture, image_size=..., layer=..., key=..) receptive fields, cell by cell
     closeup(map, picture, steps=..., key=..., pixel=...)     one map over its picture, cell by cell
@@ -25,19 +27,26 @@ from ui.components.field import FieldLayer, field
 from ui.components.gallery import gallery
 from ui.components.layer_table import layer_table
 from ui.components.plot import plot
-from ui.components.sprite import class_maps, sprite
+from ui.components.replay import Curves, Moment, replay
+from ui.components.sprite import Film, class_maps, film, reel, sprite
 from ui.components.wire import forget_click
 
 __all__ = [
+    "Curves",
     "FieldLayer",
+    "Film",
+    "Moment",
     "class_maps",
     "closeup",
     "draw",
     "field",
+    "film",
     "forget_click",
     "gallery",
     "layer_table",
     "plot",
+    "reel",
+    "replay",
     "sprite",
     "svg",
 ]
