@@ -157,9 +157,8 @@ def _values(moment: Moment, part: Part, network: NiNConfig, pixels: Tensor) -> A
         maps = extract_feature_maps(load_model(network, blob), pixels, [part.layer])[part.layer]
         return maps[part.start : part.stop].copy()
     weights = load_weights(blob)[f"{part.layer}.weight"].float().numpy()[part.start : part.stop]
-    return (
-        weights[:, :, 0, 0][None].copy() if part.what == "matrix" else weights[:, part.reads].copy()
-    )
+    shown = weights[:, :, 0, 0][None] if part.what == "matrix" else weights[:, part.reads]
+    return shown.copy()
 
 
 class KeptArrays:

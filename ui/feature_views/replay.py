@@ -12,6 +12,7 @@ Choices made here:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -169,7 +170,8 @@ def _title(part: Part, shape: tuple[int, int, int]) -> str:
     count, height, width = shape
     if part.what == "matrix":
         return f"{height}×{width} weights, a row an output, a column an input"
-    return f"{count} {part.what}{'' if count > 1 else ''} of {height}×{width}"
+    what = part.what if count > 1 else part.what[:-1]
+    return f"{count} {what} of {height}×{width}"
 
 
 # --- what is said -----------------------------------------------------------------------------
@@ -182,7 +184,7 @@ def _nothing_to_replay(run: Run, network: NiNConfig, count: int) -> str:
     size = HALF_BYTES * summarize(network).total_parameters
     if not room_for(size):
         return (
-            f"This network is too large for snapshots ({numbers.size(size)} bytes each); train one "
+            f"This network is too large for snapshots ({numbers.size(size)} each); train one "
             "with smaller widths to see it learn."
         )
     if run.active:
@@ -217,7 +219,9 @@ def _last_by(step: int, steps: np.ndarray, values: np.ndarray) -> tuple[int, flo
     return (int(steps[there[-1]]), float(values[there[-1]])) if len(there) else None
 
 
-def _said(what, found, shown, step: int) -> str:
+def _said(
+    what: str, found: tuple[int, float] | None, shown: Callable[[float], str], step: int
+) -> str:
     if found is None:
         return f"{what}: not measured yet"
     at, value = found
