@@ -13,7 +13,7 @@ import streamlit as st
 
 from ui import image_figures, numbers
 from ui.feature_subject import percent
-from ui.feature_views import Scene, answer, channels, computed, lens, maps, tables
+from ui.feature_views import Scene, answer, beside, channels, computed, lens, maps, replay, tables
 
 if TYPE_CHECKING:
     from nin_core.features import ClassMaps
@@ -23,6 +23,8 @@ VIEWS: dict[str, tuple[str, Callable[[Scene], None]]] = {
     "lens": ("The 1×1 lens", lens.show),
     "answer": ("From maps to the answer", answer.show),
     "channels": ("What a channel does", channels.show),
+    "replay": ("Learning, replayed", replay.show),
+    "beside": ("Side by side", beside.show),
 }
 
 _VIEW = "fm:view"

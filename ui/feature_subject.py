@@ -77,7 +77,7 @@ class Subject:
 def choose_network(config: NiNConfig) -> Subject:
     """Let the user pick a run that has weights, or the sidebar's network untrained."""
     runs = _runs()
-    usable = {str(run.id): run for run in runs if run.has_checkpoint and run.problem is None}
+    usable = _usable(runs)
     options = [*usable, UNTRAINED]
     _take_link(options, runs)
     # Who saw the untrained network for want of runs wants to see the first run there is.
@@ -89,7 +89,7 @@ def choose_network(config: NiNConfig) -> Subject:
         "Network",
         options,
         key="fm:network",
-        format_func=lambda option: _network_title(usable.get(option)),
+        format_func=lambda option: network_title(usable.get(option)),
         persist_state="session",
     )
     st.session_state["fm:link"] = chosen
@@ -106,8 +106,17 @@ def choose_network(config: NiNConfig) -> Subject:
         )
     run = usable.get(chosen)
     subject = _untrained_subject(config) if run is None else _trained_subject(run)
-    _refuse_too_large(subject.network)
+    refuse_too_large(subject.network)
     return subject
+
+
+def usable_runs() -> dict[str, Run]:
+    """The runs that have weights to look at, newest first, by their number as a text."""
+    return _usable(_runs())
+
+
+def _usable(runs: list[Run]) -> dict[str, Run]:
+    return {str(run.id): run for run in runs if run.has_checkpoint and run.problem is None}
 
 
 def _runs() -> list[Run]:
@@ -137,7 +146,8 @@ def _take_link(options: list[str], runs: list[Run]) -> None:
         st.info(run.problem or f"Run #{run.id} has no checkpoint yet, so it cannot be shown.")
 
 
-def _network_title(run: Run | None) -> str:
+def network_title(run: Run | None) -> str:
+    """ "#3 a name · 84.1 %"; None: the sidebar's network."""
     if run is None:
         return "Untrained: the sidebar's network"
     accuracy = "" if run.test_accuracy is None else f" · {percent(run.test_accuracy)}"
@@ -146,7 +156,6 @@ def _network_title(run: Run | None) -> str:
 
 def _trained_subject(run: Run) -> Subject:
     assert run.network is not None
-    assert run.train is not None
     checkpoint = _checkpoint(run)
     if checkpoint is None:
         st.error(f"Run #{run.id}'s checkpoint is gone; choose another run.")
@@ -167,10 +176,22 @@ def _trained_subject(run: Run) -> Subject:
         )
     if run.active:
         st.button("Show newer weights", icon=":material/refresh:")  # any rerun loads the latest
+    return _with_weights(run, checkpoint)
+
+
+def run_subject(run: Run) -> Subject | None:
+    """A run with its latest weights; None if they are gone."""
+    checkpoint = _checkpoint(run)
+    return None if checkpoint is None else _with_weights(run, checkpoint)
+
+
+def _with_weights(run: Run, checkpoint: Checkpoint) -> Subject:
+    assert run.network is not None
+    assert run.train is not None
     return Subject(
         key=("run", run.id, run.attempt, checkpoint.step, checkpoint.created_at),
         network=run.network,
-        data=data,
+        data=DATASETS.get(run.dataset, DATASETS[FALLBACK]),
         standardize=run.train.standardize,
         weights=checkpoint.blob,
     )
@@ -219,7 +240,8 @@ def _untrained_subject(config: NiNConfig) -> Subject:
     )
 
 
-def _refuse_too_large(network: NiNConfig) -> None:
+def refuse_too_large(network: NiNConfig) -> None:
+    """End the page, or the fragment, with a sentence if the network's maps would take too long."""
     summary = summarize(network)
     for value, limit, what in (
         (summary.total_macs, MAX_MACS, "MACs a picture"),

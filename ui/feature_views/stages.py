@@ -1,4 +1,4 @@
-"""The layers of a network as the Feature maps page offers them."""
+"""The layers of a network as the Feature maps page offers them, and those that two share."""
 
 from __future__ import annotations
 
@@ -63,3 +63,41 @@ def block_stages(network: NiNConfig, block: int) -> list[Stage]:
 def layers_of(chosen: list[Stage]) -> tuple[str, ...]:
     """The layers whose maps these stages show, before and after ReLU."""
     return tuple(sorted({name for stage in chosen for name in (stage.before, stage.after)}))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which layers of two networks correspond: those with the same name, whatever their shapes.
+
+    Attributes:
+        both: by the left one's `after`: the layer in both.
+        only_left, only_right: those without a counterpart.
+    """
+
+    both: dict[str, tuple[Stage, Stage]]
+    only_left: list[Stage]
+    only_right: list[Stage]
+
+
+def paired(left: NiNConfig, right: NiNConfig) -> Pairs:
+    """The layers of two networks beside each other.
+
+    A convolution's counterpart is the one in the same place of the same block, with or without
+    batch norm and ReLU behind it; a pooling's is the one after the same block.
+    """
+    there = {stage.before: stage for stage in stages(right)}
+    both: dict[str, tuple[Stage, Stage]] = {}
+    only_left: list[Stage] = []
+    for stage in stages(left):
+        if stage.before in there:
+            both[stage.after] = stage, there.pop(stage.before)
+        else:
+            only_left.append(stage)
+    return Pairs(both, only_left, list(there.values()))
+
+
+def short_title(stage: Stage) -> str:
+    """ "Block 2 · 1×1 convolution 1", "Pooling 2"."""
+    if stage.kind == "pool":
+        return stage.title.partition(" · ")[0]
+    return stage.title.partition(" + ")[0]
