@@ -106,6 +106,7 @@ function show(replay, moment) {
   replay.at = Math.max(0, Math.min(moment, last));
   const now = data.moments[replay.at];
   slider.value = String(replay.at);
+  slider.style.setProperty("--nin-replay-at", `${(100 * replay.at) / Math.max(1, last)}%`);
   slider.setAttribute("aria-valuetext", `${now.title}, ${now.accuracy}`);
   replay.moment.textContent = now.title;
   replay.accuracy.textContent = now.accuracy;

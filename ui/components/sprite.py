@@ -246,13 +246,24 @@ def reel(moments: Sequence[Any]) -> Film:
     return Film((channels, height, width), decimals, (low, high), tuple(frames))
 
 
-def film(shown: Film, *, key: str, title: str = "", height: int = _HEIGHT) -> None:
+def film(
+    shown: Film,
+    *,
+    key: str,
+    title: str = "",
+    labels: Sequence[str] | None = None,
+    height: int = _HEIGHT,
+) -> None:
     """Show a film; it begins at its last moment.
 
     Args:
-        key, title, height: as in `sprite`.
+        key, title, labels, height: as in `sprite`.
+
+    Raises:
+        ValueError: there are not as many labels as channels.
     """
     check_key(key)
+    names = _as_texts(labels, shown.shape[0], "labels")
     last = shown.frames[-1]
     with st.container(gap=None):
         _mount(
@@ -266,6 +277,7 @@ def film(shown: Film, *, key: str, title: str = "", height: int = _HEIGHT) -> No
                 dead=last.dead,
                 broken=last.broken,
                 title=title,
+                labels=names,
                 height=height,
                 scale=shown.scale,
                 frames=[

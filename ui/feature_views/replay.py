@@ -99,7 +99,14 @@ def _replay(scene: Scene, following: bool) -> None:
         subject=f"run {run.id}",
         key="fm-replay",
     )
-    film(shown, key=_FILM, title=f"{_title(part, shape)}, one colour scale for all moments")
+    film(
+        shown,
+        key=_FILM,
+        title=f"{_title(part, shape)}, one colour scale for all moments",
+        labels=[str(channel) for channel in range(part.start, part.stop)]
+        if part.what != "matrix"
+        else ["W"],
+    )
 
 
 # --- what is looked at ------------------------------------------------------------------------
@@ -114,7 +121,7 @@ def _choose_part(stage: Stage, network: NiNConfig, count: int) -> tuple[Part, tu
     chosen = "maps"
     if len(kinds) > 1:
         chosen = st.segmented_control(
-            "Show",
+            "Look at",
             kinds,
             key=_SHOWN,
             format_func={"maps": "Maps", "filters": "Filters"}.get,
@@ -170,8 +177,8 @@ def _title(part: Part, shape: tuple[int, int, int]) -> str:
     count, height, width = shape
     if part.what == "matrix":
         return f"{height}×{width} weights, a row an output, a column an input"
-    what = part.what if count > 1 else part.what[:-1]
-    return f"{count} {what} of {height}×{width}"
+    what = "map" if part.what == "maps" else "filter"
+    return f"{count} {what}{'s' if count > 1 else ''} of {height}×{width}"
 
 
 # --- what is said -----------------------------------------------------------------------------
