@@ -139,7 +139,7 @@ def test_two_pictures_of_one_network_and_one_that_is_kept(store: RunStore) -> No
     first = of(NETWORK, run_id, fed(NETWORK, shape_image()))
     other = fed(NETWORK, shapes.test_images[number].numpy())
     assert_sides(app, first, of(NETWORK, run_id, other))
-    widget(app, "button", "Keep the left picture on the right").click().run()
+    widget(app, "button", "Keep the left one here").click().run()
     app.main.number_input(key="fm:number").set_value(2).run()
     assert not app.exception
     moved = of(NETWORK, run_id, fed(NETWORK, shape_image(2)))
@@ -316,3 +316,17 @@ def test_the_view_offers_its_files_and_the_lines_that_give_them(store: RunStore)
     assert f"#{second}" in lines
     names = [button.proto.label for button in app.main.get("download_button")]
     assert names == ["PNG", "NPZ", "All with weights and code"]
+
+
+def test_all_channels_are_taken_along_with_what_goes_in(store: RunStore) -> None:
+    run_id = add_run(store)
+    app = show(opened(run=str(run_id)), "maps")
+    app.main.selectbox(key="fm:layer").set_value(LAYER).run()
+    stage = next(stage for stage in stages(NETWORK) if stage.after == LAYER)
+    lines = next(code.value for code in app.main.get("code"))
+    wanted = f'    [\n        "{stage.entering}",\n        "{LAYER}",\n    ],\n'
+    assert wanted in lines
+    assert 'arrays["input"]' in lines
+    assert f"run {run_id}" in lines
+    app.main.segmented_control(key="fm:side").set_value("before").run()
+    assert f'"{stage.before}"' in next(code.value for code in app.main.get("code"))

@@ -39,19 +39,19 @@ from ui.feature_subject import (
 )
 from ui.feature_views import Scene, computed, tables, take_along
 from ui.feature_views.choices import PICTURE_VALUES, channel_scores, choose_layer, map_count
-from ui.feature_views.picture_file import Group, shared_scale
 from ui.feature_views.stages import Pairs, Stage, layers_of, paired, short_title
-from ui.feature_views.take_along import Shown
+from ui.feature_views.take_along import Shown, shared_scale
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from streamlit.delta_generator import DeltaGenerator
 
     from nin_core.features import Array
 
 LATEST = -1  # the moment of the latest checkpoint
 _LISTED = 3  # layers in a sentence
 
-_WAYS = {"run": "Another run", "moment": "Another moment", "picture": "Another picture"}
+_WAYS = {"run": "Run", "moment": "Moment", "picture": "Picture"}
 _ORDERS = {
     "number": "Number",
     "mean": "Mean, left",
@@ -62,6 +62,14 @@ _ORDERS = {
 _WAY, _ORDER, _SIDE = "fm:be:way", "fm:be:order", "fm:be:side"
 _RUN, _SEED = "fm:be:run", "fm:be:seed"
 _KEPT, _NUMBER = "fm:be:kept", "fm:be:number"
+
+
+# One line each, so that the pictures below stand level.
+_STYLE = """
+<style>
+.nin-beside-title { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+</style>
+"""
 
 
 @dataclass(frozen=True)
@@ -76,22 +84,24 @@ class Half:
 @st.fragment
 def show(scene: Scene) -> None:
     """Draw the view."""
+    st.html(_STYLE)
     st.caption(
         "The same layer twice, on one colour scale: two runs, two moments of one, or two pictures. "
         "Point at a map to read the same cell in both."
     )
     keep_valid(_WAY, _WAYS)
-    way = st.segmented_control(
-        "Compare with",
-        list(_WAYS),
-        key=_WAY,
-        format_func=_WAYS.get,
-        required=True,
-        persist_state="session",
-    )
-    found = {"run": _another_run, "moment": _another_moment, "picture": _another_picture}[way](
-        scene
-    )
+    row = st.container(horizontal=True, vertical_alignment="bottom")
+    with row:
+        way = st.segmented_control(
+            "Compare with another",
+            list(_WAYS),
+            key=_WAY,
+            format_func=_WAYS.get,
+            required=True,
+            persist_state="session",
+        )
+    others = {"run": _another_run, "moment": _another_moment, "picture": _another_picture}
+    found = others[way](scene, row)
     if found is None:
         return
     left, right = found
@@ -99,7 +109,7 @@ def show(scene: Scene) -> None:
     refuse_too_large(networks[1])
     pairs = paired(*networks)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        stage = choose_layer(networks[0], width=330)
+        stage = choose_layer(networks[0], width=290)
         side = _choose_side(stage)
         order = _choose_order()
     if stage.after not in pairs.both:
@@ -132,14 +142,14 @@ def show(scene: Scene) -> None:
 # --- the right side ---------------------------------------------------------------------------
 
 
-def _another_run(scene: Scene) -> tuple[Half, Half] | None:
+def _another_run(scene: Scene, row: DeltaGenerator) -> tuple[Half, Half] | None:
     """Another run with the same picture; or the same network untrained."""
     runs = usable_runs()
     subject = scene.subject
     own = str(subject.key[1]) if subject.key[0] == "run" else UNTRAINED
     options = [*(number for number in runs if number != own), UNTRAINED]
     keep_valid(_RUN, options)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    with row:
         chosen = st.selectbox(
             "Right: run",
             options,
@@ -150,7 +160,7 @@ def _another_run(scene: Scene) -> tuple[Half, Half] | None:
                 else network_title(runs[number])
             ),
             persist_state="session",
-            width=330,
+            width=260,
         )
         other: Subject | None
         if chosen == UNTRAINED:
@@ -202,7 +212,7 @@ def _title(subject: Subject, runs: dict[str, Any]) -> str:
     return f"#{subject.key[1]}" if run is None else network_title(run)
 
 
-def _another_moment(scene: Scene) -> tuple[Half, Half] | None:
+def _another_moment(scene: Scene, row: DeltaGenerator) -> tuple[Half, Half] | None:
     """Two moments of the run that the page is about."""
     subject = scene.subject
     if subject.key[0] != "run":
@@ -218,7 +228,7 @@ def _another_moment(scene: Scene) -> tuple[Half, Half] | None:
         return None
     moments = [*kept, LATEST]
     halves = []
-    with st.container(horizontal=True, gap="large"):
+    with row:
         for name, first in (("left", moments[0]), ("right", LATEST)):
             key = f"fm:be:{name}:{run_id}"
             if st.session_state.get(key) not in moments:
@@ -229,7 +239,7 @@ def _another_moment(scene: Scene) -> tuple[Half, Half] | None:
                 key=key,
                 format_func=lambda step: "latest" if step == LATEST else f"{step:,}",
                 persist_state="session",
-                width="stretch",
+                width=180,
             )
             half = _moment(scene, run_id, kept.get(chosen))
             if half is None:
@@ -265,34 +275,34 @@ class _Kept:
     data: str
 
 
-def _another_picture(scene: Scene) -> tuple[Half, Half] | None:
+def _another_picture(scene: Scene, row: DeltaGenerator) -> tuple[Half, Half] | None:
     """The same network with another test image, or with a picture that was on the left."""
     from nin_core.data import find_dataset
 
     subject, picture = scene.subject, scene.picture
     kept: _Kept | None = st.session_state.get(_KEPT)
     there = find_dataset(subject.data.name).available
-    with st.container(horizontal=True, vertical_alignment="bottom"):
+    with row:
         if kept is None and there:
             last = subject.data.test_size - 1
             if st.session_state.get(_NUMBER, last + 1) > last:
                 st.session_state[_NUMBER] = _of_another_class(subject, picture)
             number = st.number_input(
-                f"Right: test image (0 to {last})",
+                f"Right: test image (0–{last:,})",
                 0,
                 last,
                 key=_NUMBER,
                 persist_state="session",
-                width=210,
+                width=220,
             )
             other = test_image(subject, subject.data, int(number))
         st.button(
-            "Keep the left picture on the right",
+            "Keep the left one here",
             icon=":material/keep:",
             on_click=_keep,
             args=(_Kept(picture, subject.data.name),),
-            help="Then choose another picture on the left of the page: a test image, an upload or "
-            "a drawing.",
+            help="The left picture stays on the right side; then choose another one on the left of "
+            "the page: a test image, an upload or a drawing.",
         )
         if kept is not None:
             st.button("Back to test images", icon=":material/undo:", on_click=_let_go)
@@ -318,7 +328,7 @@ def _another_picture(scene: Scene) -> tuple[Half, Half] | None:
 
 
 def _picture_title(picture: Picture) -> str:
-    return picture.title + (f": {picture.truth}" if picture.truth else "")
+    return f"{picture.truth} · {picture.title}" if picture.truth else picture.title
 
 
 def _of_another_class(subject: Subject, picture: Picture) -> int:
@@ -346,10 +356,10 @@ def _choose_side(stage: Stage) -> str:
         return "after"
     keep_valid(_SIDE, ["after", "before"])
     return st.segmented_control(
-        "Maps",
+        "ReLU",
         ["after", "before"],
         key=_SIDE,
-        format_func={"after": "After ReLU", "before": "Before ReLU"}.get,
+        format_func={"after": "After", "before": "Before"}.get,
         required=True,
         persist_state="session",
     )
@@ -363,7 +373,7 @@ def _choose_order() -> str:
         key=_ORDER,
         format_func=_ORDERS.get,
         persist_state="session",
-        width=190,
+        width=170,
         help="The same on both sides, the largest first. Difference: the mean of |left − right| "
         "over a channel's map, where both have one.",
     )
@@ -450,7 +460,11 @@ def _pictures(
     ):
         own = channels[channels < len(values)]
         with column:
-            st.html(f"<b>{half.name.capitalize()}</b> · {escape(half.title)}")
+            title = escape(half.title)
+            st.html(
+                f"<div class='nin-beside-title' title='{title}'><b>{half.name.capitalize()}</b> · "
+                f"{title}</div>"
+            )
             if not len(own):
                 st.info("This side has none of these channels.")
                 continue
@@ -519,14 +533,7 @@ def _take_along(
     for half, layer, values in zip((left, right), layers, maps, strict=True):
         own = channels[channels < len(values)]
         title = f"{half.name.capitalize()}: {half.title}"
-        group = Group(
-            title=title,
-            answer=take_along.answer_line(half.scene),
-            picture=half.scene.picture.shown,
-            maps=values[own],
-            labels=[str(channel) for channel in own],
-            scale=scale,
-        )
+        group = take_along.group(title, half.scene, values, own, scale)
         sides.append(
             Shown(
                 name=half.name,

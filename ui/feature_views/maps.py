@@ -23,7 +23,7 @@ from ui import theme
 from ui.components import closeup, sprite
 from ui.components.sprite import quantise
 from ui.feature_subject import keep_valid
-from ui.feature_views import Scene, channel_work, computed, lens
+from ui.feature_views import Scene, channel_work, computed, lens, take_along
 from ui.feature_views.choices import (
     ORDER_HELP,
     ORDERS,
@@ -86,9 +86,15 @@ def show(scene: Scene) -> None:
         values = maps[shown if clicked.layer == stage.after else clicked.layer]
         _large(scene, stage, block, clicked, values, own_scales=own_scales)
 
+    groups: dict[str, take_along.Group] = {}
+
     def picture(layer: str, side: str, heading: str) -> None:
-        ranked = _ranked(scene, layer, maps[layer], order)
-        _picture(stage, maps[layer], side, heading, ranked, clicked, own_scales=own_scales)
+        values = maps[layer]
+        ranked = _ranked(scene, layer, values, order)
+        channels = _picture(stage, values, side, heading, ranked, clicked, own_scales=own_scales)
+        title = f"{heading or stage.title}: {map_count(values)}"
+        scale = None if own_scales else take_along.shared_scale(values)
+        groups[layer] = take_along.group(title, scene, values, channels, scale)
 
     if stage.kind == "conv1x1" and stage.entering:
         left, right = st.columns(2)
@@ -98,6 +104,20 @@ def show(scene: Scene) -> None:
             picture(shown, "after", "What comes out")
     else:
         picture(shown, "after", "")
+    take_along.show(
+        [
+            take_along.Shown(
+                name="",
+                title=f"{take_along.whose(scene.subject)}; {scene.picture.title}",
+                scene=scene,
+                maps={layer: maps[layer] for layer in groups},
+                groups=list(groups.values()),
+            )
+        ],
+        stem=take_along.stem_of(scene, shown),
+        title=f"{stage.title}: {take_along.whose(scene.subject)}",
+        key="fm:maps",
+    )
 
 
 # --- what is looked at ------------------------------------------------------------------------
@@ -187,8 +207,12 @@ def _picture(
     clicked: Clicked | None,
     *,
     own_scales: bool,
-) -> None:
-    """One picture of maps under its heading, in parts if there are too many values."""
+) -> NDArray[np.int64]:
+    """One picture of maps under its heading, in parts if there are too many values.
+
+    Returns:
+        The channels that are in it.
+    """
     key = f"fm:part:{stage.after}:{side}"
     start, part = choose_part(maps[order], key, heading or "Maps")
     shown = order[start : start + len(part)]
@@ -206,6 +230,7 @@ def _picture(
         own_scales=own_scales,
         on_click=partial(_take_click, layer, shown),
     )
+    return shown
 
 
 def _take_click(layer: str, shown: NDArray[np.int64], click: dict[str, Any]) -> None:

@@ -9,16 +9,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import streamlit as st
 
 from nin_core import export, maps_export
 from nin_core.maps_export import Side
 from ui.feature_subject import Subject, model_of, percent
 from ui.feature_views import Scene, computed, picture_file
-from ui.feature_views.picture_file import Group
+from ui.feature_views.picture_file import Group, shared_scale
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from nin_core.features import Array
+
+__all__ = ["Group", "Shown", "group", "shared_scale", "show", "stem_of", "weights_of", "whose"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +127,31 @@ def weights_of(subject: Subject) -> bytes:
     return plain_weights(subject.weights)
 
 
-def answer_line(scene: Scene) -> str:
+def group(
+    title: str,
+    scene: Scene,
+    maps: Array,
+    channels: NDArray[np.int64],
+    scale: tuple[float, float] | None,
+) -> Group:
+    """These channels of a layer's maps as they are drawn; without a scale each map has its own."""
+    return Group(
+        title=title,
+        answer=_answer(scene),
+        picture=scene.picture.shown,
+        maps=maps[channels],
+        labels=[str(channel) for channel in channels],
+        scale=scale,
+    )
+
+
+def whose(subject: Subject) -> str:
+    """Which network's weights: "nin-28, run 3", "nin-custom, untrained"."""
+    which = f"run {subject.key[1]}" if subject.weights else f"untrained, seed {subject.seed}"
+    return f"{export.network_name(subject.network)}, {which}"
+
+
+def _answer(scene: Scene) -> str:
     """ "Bag 98.2 %, Shirt 1.1 %, Coat 0.4 %": the three most probable classes."""
     found = computed.answer(scene)
     order = found.probabilities.argsort(kind="stable")[::-1][:3]
