@@ -16,10 +16,9 @@ with frame.guarded():
     with left:
         feature_images.take_link()
         subject = feature_subject.choose_network(config)
-        source = feature_images.choose_source()
-        answer = st.container()  # above what it answers to, so that it stands still
-        scene = Scene(subject, feature_images.choose_picture(subject, source))
-        with answer:
+        picture, place = feature_images.choose_picture(subject)
+        scene = Scene(subject, picture)
+        with place:
             feature_maps.show_answer(scene)
     with right:
         feature_maps.view()(scene)

@@ -41,6 +41,7 @@ from ui.feature_views import channel_work
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from streamlit.delta_generator import DeltaGenerator
 
     from nin_core.data import Dataset
     from ui.feature_views.channel_work import ImageSample
@@ -68,10 +69,15 @@ _UPLOAD = "fm:uploaded"
 _LISTS = {"all": "All", "wrong": "Mistakes", "unsure": "Least sure"}
 
 
-def choose_source() -> str:
-    """Whether a test image, an upload or a drawing is looked at."""
+def choose_picture(subject: Subject) -> tuple[Picture, DeltaGenerator]:
+    """Let the user pick a test image, upload a picture or draw one.
+
+    Returns:
+        The picture, and the place for what the network says to it: above the lists, which change
+        their height, and below the canvas, which must not move under the hand.
+    """
     keep_valid(_SOURCE, SOURCES)
-    return st.segmented_control(
+    source = st.segmented_control(
         "Picture",
         list(SOURCES),
         key=_SOURCE,
@@ -80,17 +86,17 @@ def choose_source() -> str:
         persist_state="session",
         width="stretch",
     )
-
-
-def choose_picture(subject: Subject, source: str) -> Picture:
-    """Let the user pick a test image, upload a picture or draw one."""
     resources.load_torch()
-    if source == "test":
-        picture = _test_image(subject)
-        _write_link("-".join(map(str, picture.key)))
-        return picture
-    _write_link(source)
-    return _uploaded(subject) if source == "upload" else _drawn(subject)
+    if source == "draw":
+        _write_link(source)
+        return _drawn(subject), st.container()
+    place = st.container()
+    if source == "upload":
+        _write_link(source)
+        return _uploaded(subject), place
+    picture = _test_image(subject)
+    _write_link("-".join(map(str, picture.key)))
+    return picture, place
 
 
 # --- the link ---------------------------------------------------------------------------------
