@@ -19,7 +19,7 @@ run: $(INSTALLED)
 
 test: $(INSTALLED_DEV)
 	@$(PYTHON) -m tests.prerequisites
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(INSTALLED_DEV)
 	$(PYTHON) -m ruff check .
@@ -37,7 +37,7 @@ $(INSTALLED): requirements.txt | $(PYTHON)
 	$(PYTHON) -m pip install -r requirements.txt
 	@touch $@
 
-$(INSTALLED_DEV): requirements.txt requirements-dev.txt requirements-onnx.txt requirements-postgresql.txt | $(PYTHON)
+$(INSTALLED_DEV): requirements.txt requirements-dev.txt requirements-onnx.txt requirements-postgresql.txt requirements-tensorboard.txt | $(PYTHON)
 	$(PYTHON) -m pip install -r requirements-dev.txt
 	@touch $(INSTALLED) $@
 

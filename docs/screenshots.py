@@ -1,13 +1,14 @@
 """Make the pictures in docs/screenshots/: `python -m docs.screenshots` (or `make screenshots`).
 
 A real server on a temporary run store, a real Chromium: two runs are started from the Training
-page and trained to their end on Fashion-MNIST (1 to 3 minutes), then every page is photographed,
-light and dark, wide and narrow. The README shows some of them; all are there to look at after a
-change to a page.
+page and trained to their end on Fashion-MNIST (1 to 3 minutes), then every page, and every view of
+a page that has views, is photographed, light and dark, wide and narrow. The README shows some of
+them; all are there to look at after a change to a page.
 
-    PAGE-THEME-SIZE.png       what a visitor sees first, 1440 × 900 or 390 × 844
-    training-live-….png       the Training page while a run learns
-    PAGE-whole.png            the whole page, light and wide, down to its end
+    PAGE-THEME-SIZE.png         what a visitor sees first, 1440 × 900 or 390 × 844
+    PAGE-VIEW-THEME-SIZE.png    the same of a page's view
+    PAGE-….-whole.png           the whole page, light and wide, down to its end
+    training-live-….png         the Training page while a run learns
 """
 
 from __future__ import annotations
@@ -37,11 +38,20 @@ from tests.e2e.harness import (
     wait_idle,
 )
 from tests.prerequisites import NO_CHROMIUM, NO_FASHION_MNIST, find_chromium, find_fashion_mnist
+from ui import architecture_page, feature_maps
 
 FOLDER = PROJECT / "docs" / "screenshots"
 
-PAGES = {"home": "", "architecture": "architecture", "training": "training"}
-PAGES["feature-maps"] = "feature_maps"
+# Name of the picture -> address; every view of the two laboratories has one.
+PAGES = {
+    "home": "",
+    **{
+        f"architecture-{view}": f"architecture?view={view}&layer=block2.conv1x1_1"
+        for view in architecture_page.VIEWS
+    },
+    "training": "training",
+    **{f"feature-maps-{view}": f"feature_maps?view={view}" for view in feature_maps.VIEWS},
+}
 SIZES = {"wide": WIDE, "narrow": NARROW}
 THEMES = ("light", "dark")
 
@@ -101,7 +111,7 @@ def take(browser: Browser, server: Dashboard, name: str, theme: str, size: str) 
     """Photograph one page in one theme and size."""
     page = open_tab(browser, SIZES[size], dark=theme == "dark")
     visit(page, server, PAGES[name])
-    if name == "feature-maps":
+    if name.startswith("feature-maps"):
         choose(page, "Class", "Ankle boot")
     write(page, f"{name}-{theme}-{size}")
     if (theme, size) == ("light", "wide"):
