@@ -49,7 +49,8 @@ CONVERT = (
 
 _MAX_HEADER = 1_000_000  # bytes; a network of 12 blocks needs about 20,000
 _MAX_TENSORS = 1000
-_ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4}
+# U8 is what a checkpoint of ours keeps the states of random generators in; no weight has it.
+_ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1}
 _FLOATS = ("F64", "F32", "F16", "BF16")
 # First bytes of what people have under the name of weights, and what it is.
 _PICKLES = (
@@ -277,7 +278,9 @@ def _values(data: bytes, entry: _Entry) -> np.ndarray[Any, Any]:
     if entry.dtype == "BF16":  # the upper half of a float32
         halves = np.frombuffer(data, dtype="<u2").astype(np.uint32)
         return (halves << 16).view(np.float32).reshape(entry.shape)
-    code = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4"}[entry.dtype]
+    code = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1"}[
+        entry.dtype
+    ]
     values = np.frombuffer(data, dtype=code).reshape(entry.shape)
     with np.errstate(over="ignore"):
         return values.astype(np.float32 if entry.dtype in _FLOATS else np.int64)

@@ -489,8 +489,8 @@ def test_a_count_of_batches_may_be_missing() -> None:
 
 def test_a_checkpoint_of_ours_loads_without_its_training_state() -> None:
     state = trained_like(TINY).state_dict()
-    momentum = {f"{checkpoints.REST}momentum.0": torch.ones(7)}
-    blob = saved({**state, **momentum})
+    rest = {"momentum.0": torch.ones(7), "random/shuffling": torch.get_rng_state()}
+    blob = saved({**state, **{f"{checkpoints.REST}{name}": kept for name, kept in rest.items()}})
     plain = safetensors.torch.load(plain_weights(blob))
     assert {n: t.tolist() for n, t in plain.items()} == {n: t.tolist() for n, t in state.items()}
     assert read_weights(TINY, blob).tensors == len(state)
