@@ -111,7 +111,10 @@ def code(sides: Sequence[Side]) -> str:
     )
 
 
-_CODE = '''"""The arrays of maps.npz, computed anew. Beside it: {files}."""
+_CODE = '''"""The arrays of maps.npz, computed anew.
+
+Beside it: {files}
+"""
 
 import numpy as np
 import torch

@@ -284,9 +284,9 @@ def test_the_picture_holds_each_cell_in_its_colour() -> None:
     assert made.format == "PNG"
     pixels = np.asarray(made)
     blue, orange = (0x00, 0x42, 0x80), (0x74, 0x2A, 0x12)
-    # The cells are 30 pixels wide, in both groups: at least their middles have the scale's ends.
+    # The cells are 80 pixels wide, in both groups: at least their middles have the scale's ends.
     for colour in (blue, orange):
-        assert (pixels == colour).all(axis=2).sum() >= 2 * 28 * 28
+        assert 2 * 78 * 78 <= (pixels == colour).all(axis=2).sum() < 2 * 81 * 81
     one = Image.open(io.BytesIO(picture_file.png("A layer", [group])))
     assert one.width < made.width
 

@@ -136,7 +136,7 @@ def show(scene: Scene) -> None:
     if maps[0].shape == maps[1].shape:
         st.caption(how_far_apart(*maps))
     _answers(left, right)
-    _take_along(left, right, layers, maps, shown)
+    _take_along(left, right, stage, layers, maps, shown)
 
 
 # --- the right side ---------------------------------------------------------------------------
@@ -524,6 +524,7 @@ def _answers(left: Half, right: Half) -> None:
 def _take_along(
     left: Half,
     right: Half,
+    stage: Stage,
     layers: tuple[str, ...],
     maps: tuple[Array, ...],
     channels: NDArray[np.int64],
@@ -546,6 +547,6 @@ def _take_along(
     take_along.show(
         sides,
         stem=f"beside-{take_along.stem_of(right.scene, layers[1])}",
-        title=f"{layers[0]}, side by side",
+        title=f"{short_title(stage)} side by side ({layers[0]})",
         key="fm:be",
     )

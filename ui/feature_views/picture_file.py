@@ -31,13 +31,14 @@ _DOWN = ("#ffd9c2", "#f6a981", "#e07345", "#b34722", "#742a12")
 _NOT_A_NUMBER = (200, 0, 200)
 _TEXT, _MUTED, _LINE = "#1d2733", "#5a6472", "#c3cad3"
 
-_MARGIN = 24
+_MARGIN = 28
 _GAP = 6  # between maps
 _LABEL = 14  # above each
 _BAR = (160, 12)
 _THUMB = 64
-_TILE = 60  # pixels that small maps are enlarged to at least
+_TILES = (60, 160)  # pixels that small maps are enlarged to, at least, and that a few fill
 _WIDTH = 720  # of one group of maps, about
+_LEAST_WIDTH = 480  # room for its titles
 _MOST_PIXELS = 40_000_000
 # What Pillow's own font lacks.
 _PLAIN = str.maketrans({"×": "x", "−": "-", "–": "-", "→": ">", "\u00a0": " "})
@@ -80,7 +81,7 @@ def png(title: str, groups: Sequence[Group]) -> bytes:
         sum(part.width for part in parts) + _MARGIN * (len(parts) + 1),
         max(part.height for part in parts) + 2 * _MARGIN + 32,
     )
-    sheet = Image.new("RGB", (max(size[0], 360), size[1]), "white")
+    sheet = Image.new("RGB", size, "white")
     _write(sheet, (_MARGIN, _MARGIN - 4), title, 20, _TEXT, sheet.width - 2 * _MARGIN)
     left = _MARGIN
     for part in parts:
@@ -93,14 +94,21 @@ def png(title: str, groups: Sequence[Group]) -> bytes:
 
 def _group(group: Group) -> Image.Image:
     channels, height, width = group.maps.shape
-    cell = max(1, -(-_TILE // max(height, width)))
+    longest = max(height, width)
+    cell = max(1, -(-_TILES[0] // longest))
+    # Few maps: larger ones, while three rows of them hold all.
+    while (
+        cell + 1 <= _TILES[1] // longest
+        and 3 * ((_WIDTH + _GAP) // ((cell + 1) * width + _GAP)) >= channels
+    ):
+        cell += 1
     while cell > 1 and channels * cell * cell * height * width > _MOST_PIXELS:
         cell -= 1
     tile = (cell * width, cell * height)
     columns = min(channels, max(1, (_WIDTH + _GAP) // (tile[0] + _GAP)))
     rows = -(-channels // columns)
     columns = -(-channels // rows)  # rows of equal length, as on the page
-    wide = max(columns * (tile[0] + _GAP) - _GAP, 360)
+    wide = max(columns * (tile[0] + _GAP) - _GAP, _LEAST_WIDTH)
     top = _THUMB + 60
     drawn = Image.new("RGB", (wide, top + rows * (_LABEL + tile[1] + _GAP)), "white")
     _head(drawn, group, wide)
