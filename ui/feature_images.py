@@ -193,7 +193,7 @@ def _at_hand(info: DatasetInfo, labels: NDArray[np.int64]) -> int:
             st.session_state.pop(_LISTED, None)
         else:
             st.info(
-                f"The link's picture is of {DATASETS[name].title}; this run's are of {info.title}."
+                f"The link's picture is of {DATASETS[name].title}; shown are those of {info.title}."
             )
     if name == info.name:
         return index

@@ -7,13 +7,15 @@ Choices made here:
 * The page never waits for a run: one that still trains is shown with its latest checkpoint, which
   the next rerun replaces by a newer one.
 * Every picture, a test image too, goes the same way into the network (`to_network_input`).
-* `?run=12` (or `?run=untrained`) says which network is shown, so that other pages can link here.
+* `?run=12` (or `?run=untrained`, with `&seed=3`) says which network is shown, so that other pages
+  can link here.
 * Which picture it is, `ui.feature_images` lets the user choose.
 * Nothing here imports torch when it is imported; `resources.load_torch` does, behind a spinner.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -105,6 +107,8 @@ def choose_network(config: NiNConfig) -> Subject:
             "sidebar's network before it has learned anything."
         )
     run = usable.get(chosen)
+    if run is not None and "seed" in st.query_params:
+        del st.query_params["seed"]
     subject = _untrained_subject(config) if run is None else _trained_subject(run)
     refuse_too_large(subject.network)
     return subject
@@ -222,6 +226,9 @@ def _untrained_subject(config: NiNConfig) -> Subject:
             format_func=lambda name: DATASETS[name].title,
             persist_state="session",
         )
+    linked = st.query_params.get("seed", "")
+    if "fm:seed" not in st.session_state and re.fullmatch(r"\d{1,4}", linked):
+        st.session_state["fm:seed"] = int(linked)
     with seeds:
         seed = st.number_input(
             "Seed",
@@ -231,6 +238,10 @@ def _untrained_subject(config: NiNConfig) -> Subject:
             persist_state="session",
             help="PyTorch's random initial weights come from it: another seed, other maps.",
         )
+    if seed:
+        st.query_params["seed"] = str(seed)
+    elif linked:
+        del st.query_params["seed"]
     return Subject(
         key=(UNTRAINED, config, int(seed)),
         network=config,

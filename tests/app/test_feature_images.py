@@ -6,6 +6,7 @@ background themselves and run again.
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import time
@@ -21,6 +22,7 @@ from streamlit.testing.v1 import AppTest
 
 from nin_core import summarize
 from nin_core.channels import PreparedImages, importance, map_gradients
+from nin_core.data import Dataset, DatasetStatus
 from nin_core.datasets import DATASETS
 from nin_core.evaluation import by_confidence, wrong_images
 from nin_core.features import class_maps, extract_feature_maps, untrained_model
@@ -42,6 +44,7 @@ from tests.app.test_feature_maps import (
     widget,
 )
 from tests.core.test_images import hostile_files
+from ui.components import closeup, draw, gallery
 from ui.components.draw import MAX_BYTES, _accept
 from ui.components.sprite import quantise
 from ui.feature_images import PAGE, UNSURE
@@ -272,13 +275,21 @@ class TestTheLink:
         assert widget(app, "selectbox", "Pictures").value == "shapes"
         assert shown_index(app) == 5
 
+    def test_for_the_untrained_network_it_names_the_seed(self, store: RunStore) -> None:
+        app = opened(picture="shapes-5", seed="3")
+        assert widget(app, "number_input", "Seed").value == 3
+        widget(app, "number_input", "Seed").set_value(7).run()
+        assert app.query_params["seed"] == "7"
+        widget(app, "number_input", "Seed").set_value(0).run()
+        assert "seed" not in app.query_params
+
     @pytest.mark.parametrize(
         ("link", "sentence"),
         [
             ("shapes-1000", "no test image 1,000; the last is 999"),
             ("attic", "picture 'attic' is not known"),
             ("shapes-x", "fashion-mnist-12 would work"),
-            ("cifar10-3", "picture is of CIFAR-10; this run's are of Shapes"),
+            ("cifar10-3", "picture is of CIFAR-10; shown are those of Shapes"),
         ],
     )
     def test_what_it_cannot_name_is_said(self, store: RunStore, link: str, sentence: str) -> None:
@@ -408,6 +419,103 @@ class TestDrawings:
         for bad in (None, 7, ["x"], "data:image/svg+xml;base64,AAEC", "data:image/png;base64,A!",
                     "data:image/png;base64," + "A" * (2 * MAX_BYTES)):  # fmt: skip
             assert _accept(bad) is None
+
+
+class TestColour:
+    """A data set in colour: CIFAR-10's shape, with pixels of our own."""
+
+    NETWORK = replace(NETWORK, in_channels=3, image_size=32)
+
+    @pytest.fixture
+    def app(self, store: RunStore, monkeypatch: pytest.MonkeyPatch) -> AppTest:
+        def load(name: str) -> Dataset:
+            return self.data() if name == "cifar10" else load_once(name)
+
+        def find(name: str) -> DatasetStatus:
+            return DatasetStatus(name, DATASETS[name].title, True, "", "")
+
+        monkeypatch.setattr("nin_core.data.load_dataset", load)
+        monkeypatch.setattr("nin_core.data.find_dataset", find)
+        add_run(store, self.NETWORK, "cifar10")
+        return opened()
+
+    @staticmethod
+    def data() -> Dataset:
+        info = DATASETS["cifar10"]
+        generator = torch.Generator().manual_seed(0)
+        size = (40, 3, 32, 32)
+        pixels = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
+        classes = torch.arange(40) % 10
+        return Dataset(
+            info.name, info.title, pixels, classes, pixels, classes, info.class_names, info.mean,
+            info.std, False, "",
+        )  # fmt: skip
+
+    def expected(self, pixels: np.ndarray) -> np.ndarray:
+        image = fed(self.NETWORK, pixels, "cifar10")
+        maps = extract_feature_maps(untrained_model(self.NETWORK, 1), image, ["block1.relu"])
+        return quantise(maps["block1.relu"])[0]
+
+    def test_its_images_are_browsed_in_colour(self, app: AppTest) -> None:
+        widget(app, "number_input", "Number (0–3)").set_value(2).run()
+        assert not app.exception
+        strip = sent(app, "nin_gallery")[0]["strip"].partition(",")[2]
+        image = np.asarray(Image.open(io.BytesIO(base64.b64decode(strip))))
+        assert image.shape == (32, 4 * 32, 3)
+        pixels = self.data().test_images[20].numpy()
+        np.testing.assert_array_equal(image[:, 64:96], pixels.transpose(1, 2, 0))
+        np.testing.assert_array_equal(pictures(app)["fm-after"][1], self.expected(pixels))
+
+    def test_drawings_have_colours_on_white(self, app: AppTest) -> None:
+        widget(app, "button_group", "Picture").set_value("draw").run()
+        told = sent(app, "nin_draw")[0]
+        assert told["paper"] == "#ffffff"
+        assert len(told["colors"]) > 5
+        pixels = np.full((320, 320, 3), 255, np.uint8)
+        pixels[50:200, 90:140] = (200, 40, 40)
+        app.session_state["last click: fm-draw-colour"] = png(Image.fromarray(pixels))
+        app.run()
+        assert not app.exception
+        shown = pictures(app)["fm-after"][1]
+        np.testing.assert_array_equal(shown, self.expected(pixels.transpose(2, 0, 1)))
+
+    def test_a_grey_upload_gets_its_three_channels(self, app: AppTest) -> None:
+        widget(app, "button_group", "Picture").set_value("upload").run()
+        grey = np.tile(np.arange(64, dtype=np.uint8) * 3, (64, 1))
+        file = ("grey.png", png(Image.fromarray(grey)), "image/png")
+        widget(app, "file_uploader", UPLOAD).set_value(file).run()
+        assert not app.exception
+        assert not widget(app, "toggle", "Invert").value
+        strip = next(h.proto.body for h in app.main.get("html") if "nin-steps" in h.proto.body)
+        assert "in colour<br>64×64" in strip
+        np.testing.assert_array_equal(pictures(app)["fm-after"][1], self.expected(grey[None]))
+
+
+MAP, PICTURE = np.zeros((3, 4), np.int16), np.zeros((8, 8), np.uint8)
+LARGE: dict[str, Any] = {
+    "decimals": 2,
+    "reach": 5,
+    "steps": [(3, 2, 1, 4)],
+    "key": "large",
+    "name": "0",
+    "pixel": (0, 0),
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: gallery(PICTURE[None] / 1.0, labels=["a"], key="g"), "must be uint8"),
+        (lambda: gallery(PICTURE[None], labels=[], key="g"), "1 pictures but 0 labels"),
+        (lambda: draw(key="d", side=28, colors=[], paper="#000000"), "at least one colour"),
+        (lambda: closeup(MAP / 1.0, PICTURE, **LARGE), "must be int16"),
+        (lambda: closeup(MAP, PICTURE / 1.0, **LARGE), "picture must be uint8"),
+        (lambda: closeup(MAP, PICTURE, **{**LARGE, "pixel": (3, 0)}), "3×4, so it has no pixel"),
+    ],
+)
+def test_components_say_what_they_cannot_show(call: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        call()
 
 
 class TestOneMapLarge:
