@@ -19,7 +19,7 @@ from nin_core import NiNConfig
 from nin_core.features import extract_feature_maps, load_model, untrained_model
 from nin_core.recipes import RECIPES
 from nin_core.snapshots import Snapshots, Taken, halved
-from nin_core.store import MetricRow, RunStore, WorkerId
+from nin_core.store import MetricRow, RunStore, StoreError, WorkerId
 from tests.app.test_feature_maps import (
     NETWORK,
     _shapes_once,  # noqa: F401  an autouse fixture
@@ -263,6 +263,18 @@ def test_a_diverged_run_is_shown_as_it_is(store: RunStore) -> None:
     Snapshots(store.database).add(run_id, store.get(run_id).attempt, Taken(40, 1, halved(broken)))
     app = opened(view="replay")
     assert told(app, "nin_sprite")["frames"][-1]["broken"] == 5
+
+
+def test_a_store_that_fails_is_said(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_replay(store)
+
+    def fail(self: Snapshots, run_id: int) -> None:
+        raise StoreError("the database is locked.")
+
+    monkeypatch.setattr(Snapshots, "all", fail)
+    assert "The run store cannot be used: the database is locked." in said(
+        opened(view="replay"), "error"
+    )
 
 
 def test_other_views_and_back(store: RunStore) -> None:

@@ -20,7 +20,8 @@ import streamlit as st
 
 from nin_core import NiNConfig, summarize
 from nin_core.snapshots import room_for
-from ui import numbers, resources, training
+from nin_core.store import RunNotFound
+from ui import frame, numbers, resources, training
 from ui.components import Curves, film, replay
 from ui.components import Moment as Position
 from ui.curves import History, thinned
@@ -63,17 +64,25 @@ def show(scene: Scene) -> None:
         help="Newer weights are shown as soon as they are saved, while the slider is at its end.",
     )
     # Only what ticks stands in a fragment with a clock; one that does not, reruns by its widgets.
-    st.fragment(_replay, run_every=TICK_SECONDS if following else None)(scene, following)
+    st.fragment(_tick, run_every=TICK_SECONDS if following else None)(scene, following)
 
 
 def _run(scene: Scene) -> Run:
     return resources.store().get(int(scene.subject.key[1]))
 
 
-def _replay(scene: Scene, following: bool) -> None:
-    run = _run(scene)
-    if following and not run.active:
-        st.rerun()  # the page, which then shows the run's last weights
+def _tick(scene: Scene, following: bool) -> None:
+    with frame.guarded():
+        try:
+            run = _run(scene)
+        except RunNotFound:
+            st.rerun()  # the page, which says so
+        if following and not run.active:
+            st.rerun()  # the page, which then shows the run's last weights
+        _replay(scene, run)
+
+
+def _replay(scene: Scene, run: Run) -> None:
     network = scene.subject.network
     found = moments(run)
     if len(found) < 2:
