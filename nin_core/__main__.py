@@ -19,10 +19,10 @@ import math
 import signal
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from .checks import ConfigError, choice
 from .config import PRESETS, NiNConfig, preset
@@ -35,6 +35,22 @@ if TYPE_CHECKING:
     from .training import EpochEvent, StepEvent
 
 FORMATS = ("pytorch", "pytest", "json", "onnx")
+RUN_FORMATS = ("csv", "json", "tensorboard", "safetensors")
+
+
+class _Value(NamedTuple):
+    """What an action on a run needs besides the run's number."""
+
+    what: str
+    example: str
+    type: Callable[[str], Any]
+
+
+VALUES = {
+    "rename": _Value("its new name", "'wide, seed 3'", str),
+    "continue": _Value("how many epochs more", "2", int),
+    "rate": _Value("its learning rate from now on", "0.01", float),
+}
 EVENT_FIELDS = (
     "epoch",
     "step",
@@ -113,11 +129,7 @@ def _summary(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     network = _network(options)
-    changes = {
-        name: getattr(options, name)
-        for name in ("epochs", "seed", "batch_size", "learning_rate", "subset")
-        if getattr(options, name) is not None
-    }
+    changes = _training_changes(options)
     if options.recipe not in RECIPES:
         raise ConfigError(f"there is no recipe {options.recipe!r}; there are {', '.join(RECIPES)}.")
     dataset = options.dataset or ("fashion-mnist" if network.in_channels == 1 else "cifar10")
@@ -142,13 +154,19 @@ def _train(options: argparse.Namespace) -> int:
         reporter = work_on(store, run_id, attempt, printer.event)
         leave_run(store, run_id, attempt, reporter.trouble)
         run = store.get(run_id)
-        advance(store)
+        advance(store, outlive=True)
     except StoreError as error:
         raise CommandError(str(error)) from error
     printer.end(run)
     if run.state == "failed":
         raise CommandError(run.error or f"Run #{run_id} failed.")
     return 130 if reporter.signals and run.state == "stopped" else 0
+
+
+def _training_changes(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of the recipe that were given as flags."""
+    names = ("epochs", "seed", "batch_size", "learning_rate", "subset")
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
 class _Printer:
@@ -214,23 +232,26 @@ class _Printer:
 
 def _runs(options: argparse.Namespace) -> int:
     from .jobs import advance
+    from .run_export import describe
     from .store import RunStore, StoreError
 
-    if (options.action_name is None) != (options.run is None):
-        raise CommandError(
-            f"runs needs an action and a run's number, e.g. `runs {options.action_name} 5`."
-        )
+    action = options.action_name
+    value = VALUES.get(action)
+    if action and (options.run is None or (value and options.value is None)):
+        example = f"`runs {action} 5{f' {value.example}' if value else ''}`"
+        what = f" and {value.what}" if value else ""
+        raise CommandError(f"runs {action} needs a run's number{what}, e.g. {example}.")
     try:
         store = RunStore()
-        if options.action_name is not None:
-            return _change_run(store, options.action_name, options.run)
+        if action is not None:
+            return _change_run(store, options)
         advance(store, slots=0)  # whose worker died is said so; nothing is started
         runs = store.list_runs(limit=options.limit)
     except StoreError as error:
         raise CommandError(str(error)) from error
     if options.json:
         for run in runs:
-            _print_json(_run_object(run))
+            _print_json(describe(run))
         return 0
     if not runs:
         print("There are no runs yet; `python -m nin_core train nin-slim-128` makes one.")
@@ -255,36 +276,64 @@ def _runs(options: argparse.Namespace) -> int:
     return 0
 
 
-def _change_run(store: RunStore, action: str, run_id: int) -> int:
-    """Pause, resume, stop or delete one run, and say what it is then."""
+def _change_run(store: RunStore, options: argparse.Namespace) -> int:
+    """Do with one run what was asked for, and say what it is then."""
     from . import jobs
 
+    action, run_id = options.action_name, options.run
     if action == "delete":
         store.delete(run_id)
         print(f"Run #{run_id} is deleted.")
         return 0
-    {"pause": jobs.pause_run, "resume": jobs.resume_run, "stop": jobs.stop_run}[action](
-        store, run_id
-    )
+    if action == "export":
+        return _export_run(store, options)
+    if action == "duplicate":
+        twin = jobs.duplicate_run(
+            store, run_id, options.run_name, outlive=True, **_training_changes(options)
+        )
+        print(f"Run #{twin} is {store.get(twin).state}: {store.get(twin).name}.")
+        return 0
+    if action == "rename":
+        store.rename(run_id, options.value)
+    elif action == "rate":
+        store.change_rate(run_id, options.value)
+    elif action == "continue":
+        jobs.extend_run(store, run_id, options.value, outlive=True)
+    else:
+        act = {"pause": jobs.pause_run, "resume": jobs.resume_run, "stop": jobs.stop_run}[action]
+        act(store, run_id, outlive=True)
     run = store.get(run_id)
-    wanted = run.desired_state
-    waits = run.state == "running" and wanted != "running"
-    print(f"Run #{run_id} is {run.state}{f' and about to be {wanted}' if waits else ''}.")
+    waits = run.state == "running" and run.desired_state != "running"
+    wish = f" and about to be {run.desired_state}" if waits else ""
+    if action == "rename":
+        wish = f" and called {run.name}"
+    elif run.desired_rate is not None:
+        wish += f", and goes on with a learning rate of {run.desired_rate:g}"
+    print(f"Run #{run_id} is {run.state}{wish}.")
     return 0
 
 
-def _run_object(run: Run) -> dict[str, Any]:
-    stamps = ("created_at", "started_at", "ended_at")
-    plain = ("id", "name", "state", "dataset", "phase", "epoch", "step", "total_steps", "seconds")
-    figures = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "test_examples")
-    rest = ("examples_per_second", "error", "diagnosis", "has_checkpoint", "problem")
-    values: dict[str, Any] = {name: getattr(run, name) for name in plain + figures + rest}
-    for name in stamps:
-        stamp = getattr(run, name)
-        values[name] = None if stamp is None else stamp.isoformat()
-    values["network"] = None if run.network is None else run.network.to_dict()
-    values["train"] = None if run.train is None else run.train.to_dict()
-    return values
+def _export_run(store: RunStore, options: argparse.Namespace) -> int:
+    """Write a run's curves, or its weights."""
+    from . import run_export
+
+    choice(options.format, "--format", RUN_FORMATS, field="format")
+    run, rows = store.get(options.run), store.metrics(options.run)
+    if options.format in ("tensorboard", "safetensors"):
+        if options.output is None:
+            events = options.format == "tensorboard"
+            name = run_export.events_name(run) if events else "nin.safetensors"
+            raise ConfigError(f"{options.format} is no text; --output {name} would work.")
+        if options.format == "tensorboard":
+            return _write(options.output, run_export.as_tensorboard(run, rows))
+        from .weights import plain_weights
+
+        return _write(options.output, plain_weights(_weights(run.id)))
+    text = run_export.as_csv(rows) if options.format == "csv" else run_export.as_json(run, rows)
+    if options.output is None:
+        print(text, end="")
+        return 0
+    return _write(options.output, text.encode())
 
 
 # --- data -------------------------------------------------------------------------------------
@@ -328,7 +377,8 @@ def _export(options: argparse.Namespace) -> int:
     if options.format == "onnx":
         if options.output is None:
             raise ConfigError("ONNX is no text; --output nin.onnx would work.")
-        return _write(options.output, export.onnx_model(network, _weights(options.run)))
+        weights = None if options.run is None else _weights(options.run)
+        return _write(options.output, export.onnx_model(network, weights))
     if options.format == "pytest":
         text = export.pytest_code(network, options.batch_size)
     else:
@@ -339,10 +389,8 @@ def _export(options: argparse.Namespace) -> int:
     return _write(options.output, text.encode())
 
 
-def _weights(run_id: int | None) -> bytes | None:
+def _weights(run_id: int) -> bytes:
     """The weights of a run."""
-    if run_id is None:
-        return None
     from .store import RunStore, StoreError
 
     try:
@@ -488,6 +536,14 @@ def _parser() -> argparse.ArgumentParser:
     def add_json(command: argparse.ArgumentParser) -> None:
         command.add_argument("--json", action="store_true", help="JSON lines on stdout")
 
+    def add_training(command: argparse.ArgumentParser) -> None:
+        command.add_argument("--epochs", type=int)
+        command.add_argument("--seed", type=int)
+        command.add_argument("--batch-size", type=int)
+        command.add_argument("--learning-rate", type=float)
+        command.add_argument("--subset", type=int, help="number of training images to use")
+        command.add_argument("--run-name", help="what to call the run")
+
     summary = add("summary", _summary, "the layers of a network: shapes, parameters, MACs")
     add_network(summary)
     add_json(summary)
@@ -498,12 +554,7 @@ def _parser() -> argparse.ArgumentParser:
     add_json(train)
     train.add_argument("--recipe", default="fast", help=f"{' or '.join(RECIPES)} (fast)")
     train.add_argument("--dataset", help=", ".join(DATASETS))
-    train.add_argument("--epochs", type=int)
-    train.add_argument("--seed", type=int)
-    train.add_argument("--batch-size", type=int)
-    train.add_argument("--learning-rate", type=float)
-    train.add_argument("--subset", type=int, help="number of training images to use")
-    train.add_argument("--run-name", help="what to call the run")
+    add_training(train)
 
     export = add("export", _export, "the network as PyTorch code, its test, JSON or ONNX")
     add_network(export)
@@ -517,14 +568,33 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--run", type=int, help="the run whose weights ONNX gets (untrained)")
 
     runs = add("runs", _runs, "list the runs in the store, newest first, or change one")
-    runs.add_argument(
-        "action_name",
-        nargs="?",
-        choices=("pause", "resume", "stop", "delete"),
-        metavar="pause|resume|stop|delete",
-        help="what to do with one run; without it they are listed",
+    texts = {
+        "pause": "free the processor; the run can go on as if it had never been away",
+        "resume": "go on with a run that was paused, stopped or interrupted, or that failed",
+        "stop": "end a run and measure it",
+        "continue": "train a finished run for more epochs",
+        "rate": "change the learning rate (of a cycle, its peak) while a run goes",
+        "rename": "give a run another name",
+        "duplicate": "start a twin of a run, with what is changed here",
+        "export": "a run's curves as CSV, JSON or TensorBoard events, or its weights",
+        "delete": "delete a run with all that belongs to it",
+    }
+    actions = runs.add_subparsers(
+        title="what to do with one run", dest="action_name", metavar="|".join(texts)
     )
-    runs.add_argument("run", nargs="?", type=int, metavar="NUMBER", help="the run's number")
+    for name, text in texts.items():
+        action = actions.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        action.add_argument("run", nargs="?", type=int, metavar="NUMBER", help="the run's number")
+        if value := VALUES.get(name):
+            action.add_argument(
+                "value", nargs="?", type=value.type, metavar="VALUE", help=value.what
+            )
+    add_training(actions.choices["duplicate"])
+    exported = actions.choices["export"]
+    exported.add_argument(
+        "--format", default="csv", metavar="|".join(RUN_FORMATS), help="what to write (csv)"
+    )
+    exported.add_argument("--output", help="the file to write; without it, stdout")
     runs.add_argument("--limit", type=int, default=50, help="how many at most (50)")
     add_json(runs)
 

@@ -7,9 +7,12 @@ Choices made here:
   nothing to do it costs one read.
 * The queue and the slots are rows of the store (a run with a worker on it takes a slot), so any
   number of servers and scripts on one database share them.
-* A worker is `python -m nin_core.worker RUN_ID` in a session of its own: closing the terminal or
-  killing the server leaves it alone. A pool of forked processes breaks under Streamlit, and one
-  killed child breaks the pool.
+* A worker is `python -m nin_core.worker RUN_ID` in a session of its own: Ctrl-C in the server's
+  terminal does not hit it. A pool of forked processes breaks under Streamlit, and one killed child
+  breaks the pool.
+* A server's workers end with it, however it ends: each notices that its parent is gone, keeps a
+  checkpoint and puts its run back into the queue, where the next server finds it. Only those that
+  a command starts (`outlive`), which is over the next moment, go on without it.
 * Whether a worker of this host is alive is asked of the operating system (pid and the start time
   of that pid, so a reused number does not count); heartbeats decide for other hosts. A process
   that was merely asleep with its machine keeps its run.
@@ -30,13 +33,13 @@ from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import spare
 from .checks import ConfigError
 from .datasets import DATASETS
 from .machine import available_cores
-from .store import PROJECT, Run, RunStore, StoreError, WorkerId, now
+from .store import PROJECT, Run, RunStore, StateError, StoreError, WorkerId, now
 
 if TYPE_CHECKING:
     from .config import NiNConfig
@@ -46,6 +49,7 @@ SILENT_SECONDS = 10.0  # a worker on another host without a heartbeat for so lon
 START_SECONDS = 60.0  # how long a started process may take to claim its run
 STOP_SECONDS = 10.0  # a worker that has not obeyed a stop by then is hung and gets killed
 MAX_SPAWNS = 3  # starts of one run that came to nothing before it counts as failed
+GAVE_UP = 4  # a worker's exit code when the store failed for too long; its last line says why
 LOG_TAIL = 16_000  # bytes of a worker's output that are kept
 NICENESS = 10
 
@@ -63,8 +67,13 @@ def start_run(
     train: TrainConfig,
     dataset: str,
     name: str | None = None,
+    *,
+    outlive: bool = False,
 ) -> int:
     """Put a run in the queue, start it if a slot is free, and return its number.
+
+    Args:
+        outlive: as for `advance`.
 
     Raises:
         ConfigError: if the network does not fit the data set.
@@ -72,52 +81,86 @@ def start_run(
     """
     check_dataset(network, dataset)
     run_id = store.create(network, train, dataset, name)
-    advance(store)
+    advance(store, outlive=outlive)
     return run_id
 
 
-def stop_run(store: RunStore, run_id: int) -> str:
+def stop_run(store: RunStore, run_id: int, *, outlive: bool = False) -> str:
     """Ask for a run to stop and return its state; one that trains ends within a second."""
-    return _request(store, run_id, "stopped")
+    return _request(store, run_id, "stopped", outlive)
 
 
-def pause_run(store: RunStore, run_id: int) -> str:
+def pause_run(store: RunStore, run_id: int, *, outlive: bool = False) -> str:
     """Ask for a run to leave its worker and return its state; it can go on with `resume_run`."""
-    return _request(store, run_id, "paused")
+    return _request(store, run_id, "paused", outlive)
 
 
-def resume_run(store: RunStore, run_id: int) -> None:
+def resume_run(store: RunStore, run_id: int, *, outlive: bool = False) -> None:
     """Put a run that is paused, stopped, interrupted or failed back into the queue.
+
+    Args:
+        outlive: as for `advance`.
 
     Raises:
         StateError: if it is in another state.
     """
     store.resume(run_id)
-    advance(store)
+    advance(store, outlive=outlive)
 
 
-def extend_run(store: RunStore, run_id: int, epochs: int) -> None:
+def extend_run(store: RunStore, run_id: int, epochs: int, *, outlive: bool = False) -> None:
     """Let a finished run train for more epochs.
+
+    Args:
+        outlive: as for `advance`.
 
     Raises:
         ConfigError: if they are none or too many.
         StateError: if it has not finished.
     """
     store.extend(run_id, epochs)
-    advance(store)
+    advance(store, outlive=outlive)
 
 
-def _request(store: RunStore, run_id: int, ending: Literal["stopped", "paused"]) -> str:
+def duplicate_run(
+    store: RunStore,
+    run_id: int,
+    name: str | None = None,
+    *,
+    outlive: bool = False,
+    **changes: Any,
+) -> int:
+    """Put a twin of a run in the queue and return its number.
+
+    Args:
+        outlive: as for `advance`.
+        changes: fields of `TrainConfig` by name; the others, and all else, are the run's.
+
+    Raises:
+        ConfigError: for a value out of range.
+        StateError: if this version cannot read the run.
+    """
+    run = store.get(run_id)
+    if run.network is None or run.train is None:
+        raise StateError(run.problem or f"Run #{run_id} cannot be read.")
+    train = run.train.varied(**changes)
+    return start_run(store, run.network, train, run.dataset, name, outlive=outlive)
+
+
+def _request(
+    store: RunStore, run_id: int, ending: Literal["stopped", "paused"], outlive: bool
+) -> str:
     state = store.request(run_id, ending)
-    advance(store)
+    advance(store, outlive=outlive)
     return state
 
 
-def advance(store: RunStore, *, slots: int | None = None) -> list[int]:
+def advance(store: RunStore, *, slots: int | None = None, outlive: bool = False) -> list[int]:
     """Settle runs whose worker is gone and start queued ones in order while slots are free.
 
     Args:
         slots: workers at once; by default one per core.
+        outlive: whether the workers go on when this process ends (see the module).
 
     Returns:
         the numbers of the runs for which a worker was started.
@@ -132,11 +175,11 @@ def advance(store: RunStore, *, slots: int | None = None) -> list[int]:
     started: list[int] = []
     # The counts only save pointless writes; `reserve` decides, in one transaction.
     while waiting > 0 and free > 0:
-        run_id = store.reserve(slots, this_host())
+        run_id = store.reserve(slots, this_host(), _starting_mark())
         if run_id is None:
             break
         waiting, free = waiting - 1, free - 1
-        if _start_worker(store, run_id):
+        if _start_worker(store, run_id, outlive):
             started.append(run_id)
     return started
 
@@ -224,6 +267,17 @@ def is_alive(worker: WorkerId) -> bool | None:
     return True
 
 
+def _starting_mark() -> str:
+    """What stands as a reserved run's mark until its worker has one: who is to start it."""
+    return f"{os.getpid()}:{_start_mark(os.getpid()) or ''}"
+
+
+def _starter_died(worker: WorkerId) -> bool:
+    """Whether the process that reserved a run for a worker is gone without having started it."""
+    pid, found, mark = worker.mark.partition(":")
+    return bool(found) and is_alive(WorkerId(worker.host, int(pid), mark)) is False
+
+
 def _settle(store: RunStore, run: Run, moment: datetime) -> bool:
     """Free the slot of a run whose worker is gone. Returns whether it was."""
     worker = run.worker
@@ -233,7 +287,7 @@ def _settle(store: RunStore, run: Run, moment: datetime) -> bool:
     silent = (moment - run.heartbeat_at).total_seconds() if run.heartbeat_at else 0.0
     if alive is None and run.state == "queued":
         # Reserved, but whoever was to start the process died, or it starts on another host.
-        if silent < START_SECONDS:
+        if silent < START_SECONDS and not _starter_died(worker):
             return False
         again = run.spawns < MAX_SPAWNS
         return store.lose(run, "No worker process could be started for it.", retry=again)
@@ -264,6 +318,7 @@ def _bury(store: RunStore, run: Run, code: int | None = None) -> bool:
     """Record that the process on `run` has ended without a last word; say why, keep its log."""
     path = log_path(store, run.id)
     log = read_tail(path)
+    last = next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "")
     if code is not None and code < 0:
         try:
             name = signal.Signals(-code).name
@@ -272,14 +327,18 @@ def _bury(store: RunStore, run: Run, code: int | None = None) -> bool:
         why = f"Its worker process was killed ({name})"
         if -code == getattr(signal, "SIGKILL", 9):
             why += ", by someone or because memory ran out"
+    elif code == GAVE_UP and last:
+        why = last
     elif run.state == "queued":
-        last = next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "")
         why = "Its worker process ended before it began"
         why += f" (exit code {code})" if code is not None else ""
         why += f": {last[:300]}" if last else ""
     else:
         why = "Its worker process ended unexpectedly"
-    changed = store.lose(run, why.rstrip(".") + ".", log)
+    # One that was killed before it began has lost nothing; one that crashed would do so again.
+    killed = code is None or code < 0
+    retry = killed and run.state == "queued" and run.spawns < MAX_SPAWNS
+    changed = store.lose(run, why.rstrip(".") + ".", log, retry=retry)
     if changed:
         with suppress(OSError):
             path.unlink(missing_ok=True)
@@ -309,16 +368,17 @@ def read_tail(path: Path) -> str:
         return ""
 
 
-def _start_worker(store: RunStore, run_id: int) -> bool:
+def _start_worker(store: RunStore, run_id: int, outlive: bool) -> bool:
     """Start the process for a reserved run, and a thread that waits for its end."""
     path = log_path(store, run_id)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        process = spare.take(store.url, run_id, path)
+        process = None if outlive else spare.take(store.url, run_id, path)
+        together = [] if outlive else [spare.WITH, str(os.getpid())]
         if process is None:
             with path.open("wb") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "nin_core.worker", str(run_id)],
+                    [sys.executable, "-m", "nin_core.worker", str(run_id), *together],
                     cwd=PROJECT,
                     env=spare.environment(store.url),
                     stdin=subprocess.DEVNULL,
@@ -336,12 +396,15 @@ def _start_worker(store: RunStore, run_id: int) -> bool:
         store.assign(run_id, worker)
     finally:  # whatever happens, the process is reaped
         threading.Thread(
-            target=_wait, args=(store, run_id, process), name=f"wait-for-run-{run_id}", daemon=True
+            target=_wait,
+            args=(store, run_id, process, outlive),
+            name=f"wait-for-run-{run_id}",
+            daemon=True,
         ).start()
     return True
 
 
-def _wait(store: RunStore, run_id: int, process: subprocess.Popen[bytes]) -> None:
+def _wait(store: RunStore, run_id: int, process: subprocess.Popen[bytes], outlive: bool) -> None:
     """Reap a worker; if it left its run behind, say so; then move the queue on.
 
     A store that cannot be reached now is asked again by the next `advance`.
@@ -358,4 +421,4 @@ def _wait(store: RunStore, run_id: int, process: subprocess.Popen[bytes]) -> Non
     finally:
         _watched.discard(process.pid)
     with suppress(StoreError):
-        advance(store)
+        advance(store, outlive=outlive)

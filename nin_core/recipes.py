@@ -48,6 +48,7 @@ MAX_EPOCHS = 1000
 MAX_BATCH_SIZE = 4096
 MAX_SEED = 2**31 - 1
 MAX_SUBSET = 10_000_000
+MIN_RATE, MAX_RATE = 1e-6, 10.0
 
 EPOCH_IMAGES = 60_000  # of Fashion-MNIST, for which the recipes were made
 
@@ -76,6 +77,8 @@ class TrainConfig:
         seed: decides weights, order of the images, subset and dropout.
         more_epochs: epochs added after the end, once or several times; each addition has a cycle
             of its own under "one-cycle".
+        rate_changes: ``(steps, rate)``, rising: after so many steps the rate (the peak of the
+            cycle, which goes on) was changed to this while the run went.
 
     Raises:
         ConfigError: when made, for a value out of range.
@@ -98,6 +101,7 @@ class TrainConfig:
     subset: int | None = None
     seed: int = 0
     more_epochs: tuple[int, ...] = ()
+    rate_changes: tuple[tuple[int, float], ...] = ()
 
     @property
     def total_epochs(self) -> int:
@@ -108,7 +112,7 @@ class TrainConfig:
         choice(self.recipe, "recipe", tuple(RECIPES), field="recipe")
         whole(self.epochs, "epochs", 1, MAX_EPOCHS, field="epochs")
         whole(self.batch_size, "batch_size", 1, MAX_BATCH_SIZE, field="batch_size", default=64)
-        real(self.learning_rate, "learning_rate", 1e-6, 10.0, field="learning_rate", good=0.05)
+        check_rate(self.learning_rate)
         choice(self.optimizer, "optimizer", ("sgd", "adamw"), field="optimizer")
         real(self.momentum, "momentum", 0.0, 0.999, field="momentum", good=0.9)
         flag(self.nesterov, "nesterov", field="nesterov")
@@ -138,6 +142,7 @@ class TrainConfig:
         object.__setattr__(self, "more_epochs", tuple(self.more_epochs))  # JSON has lists
         for added in self.more_epochs:
             whole(added, "more_epochs", 1, MAX_EPOCHS, field="more_epochs", default=1)
+        object.__setattr__(self, "rate_changes", _rate_changes(self.rate_changes))
         whole(self.total_epochs, "epochs with more_epochs", 1, MAX_EPOCHS, field="more_epochs")
 
     def extended(self, epochs: int) -> Self:
@@ -147,6 +152,38 @@ class TrainConfig:
             ConfigError: if they are none or too many.
         """
         return replace(self, more_epochs=(*self.more_epochs, epochs))
+
+    def rate_after(self, step: int) -> float:
+        """The rate, or the peak of its cycle, for the step that follows `step` steps."""
+        rates = [rate for since, rate in self.rate_changes if since <= step]
+        return rates[-1] if rates else self.learning_rate
+
+    def with_rate(self, step: int, rate: float) -> Self:
+        """This configuration with another rate after `step` steps, whatever was to come there.
+
+        Raises:
+            ConfigError: for a rate out of range.
+        """
+        if rate == self.rate_after(step) and all(since <= step for since, _ in self.rate_changes):
+            return self
+        earlier = [change for change in self.rate_changes if change[0] < step]
+        return replace(self, rate_changes=(*earlier, (step, rate)))
+
+    def varied(self, **changes: Any) -> Self:
+        """A twin of this configuration with some fields changed.
+
+        Epochs that were added go with another number of epochs, changes of the rate with another
+        rate.
+
+        Raises:
+            ConfigError: for a field that there is not, or a value out of range.
+        """
+        values = record(type(self), changes, "a training configuration")
+        if "epochs" in values:
+            values = {"more_epochs": ()} | values
+        if "learning_rate" in values:
+            values = {"rate_changes": ()} | values
+        return replace(self, **values)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; `from_dict` reads them back."""
@@ -168,6 +205,28 @@ class TrainConfig:
                 f"a training configuration needs {', '.join(missing)}.",
                 field=missing[0] if missing else "",
             ) from error
+
+
+def check_rate(rate: float) -> None:
+    """Refuse a learning rate that no run may have, with a `ConfigError`."""
+    real(rate, "learning_rate", MIN_RATE, MAX_RATE, field="learning_rate", good=0.05)
+
+
+def _rate_changes(changes: Any) -> tuple[tuple[int, float], ...]:
+    """The pairs as they are kept, from what may be JSON's lists."""
+    try:
+        pairs = tuple((step, rate) for step, rate in changes)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            "rate_changes must be pairs of a step and a rate, e.g. [[100, 0.01]].",
+            field="rate_changes",
+        ) from None
+    last = -1
+    for step, rate in pairs:
+        whole(step, "rate_changes", last + 1, MAX_SUBSET * MAX_EPOCHS, field="rate_changes")
+        check_rate(rate)
+        last = step
+    return pairs
 
 
 @dataclass(frozen=True)

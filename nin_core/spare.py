@@ -23,6 +23,7 @@ from .store import PROJECT
 
 REFILL_SECONDS = 8.0
 WAIT = "--wait"  # what tells a worker that it is a spare; its log's path follows
+WITH = "--with"  # what tells a worker to end with a process, whose number follows
 
 _lock = threading.Lock()
 _kept: dict[str, tuple[subprocess.Popen[bytes], Path]] = {}
@@ -91,7 +92,7 @@ def _make(url: str, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "nin_core.worker", WAIT, str(log)],
+                [sys.executable, "-m", "nin_core.worker", WAIT, str(log), WITH, str(os.getpid())],
                 cwd=PROJECT,
                 env=environment(url),
                 stdin=subprocess.PIPE,

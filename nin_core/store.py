@@ -238,6 +238,7 @@ class Signal(NamedTuple):
 
     state: str
     desired_state: str
+    desired_rate: float | None = None
 
 
 # --- tables -----------------------------------------------------------------------------------
@@ -523,13 +524,13 @@ class RunStore:
         """The state a worker's run has and is wanted to have; `ClaimLost` if it is not its own."""
         with self._read() as connection:
             row = connection.execute(
-                sa.select(_runs.c.state, _runs.c.desired_state).where(
+                sa.select(_runs.c.state, _runs.c.desired_state, _runs.c.desired_rate).where(
                     _runs.c.id == run_id, _runs.c.attempt == attempt
                 )
             ).one_or_none()
         if row is None:
             raise ClaimLost(run_id, attempt)
-        return Signal(row.state, row.desired_state)
+        return Signal(*row)
 
     def desired_state(self, run_id: int) -> str:
         """ "running", or "stopped" or "paused" once someone asked for it."""
@@ -554,8 +555,11 @@ class RunStore:
         with self._read() as connection:
             return [_run(row) for row in connection.execute(query)], connection.scalar(waiting) or 0
 
-    def reserve(self, slots: int, host: str) -> int | None:
+    def reserve(self, slots: int, host: str, mark: str = "") -> int | None:
         """Take the oldest waiting run for a worker about to be started on `host`.
+
+        Args:
+            mark: who is about to start it, until its process has a number and a mark of its own.
 
         Returns:
             its number; None if nothing waits or `slots` processes are on runs already.
@@ -576,7 +580,7 @@ class RunStore:
             run_id = connection.scalar(sa.select(first).where(taken < slots))
             if run_id is None:
                 return None
-            values = _assigned(WorkerId(host)) | {"spawns": _runs.c.spawns + 1}
+            values = _assigned(WorkerId(host, mark=mark)) | {"spawns": _runs.c.spawns + 1}
             won = self._update(
                 connection,
                 run_id,
@@ -612,7 +616,7 @@ class RunStore:
             state = "interrupted" if run.state == "running" else "failed"
             values |= {"state": state, "error": error, "ended_at": now()}
         if log:
-            values["log"] = log[-MAX_LOG:]
+            values["log"] = _text(log, MAX_LOG)
         same_pid = (
             _runs.c.worker_pid.is_(None)
             if run.worker_pid is None
@@ -678,7 +682,7 @@ class RunStore:
         values: dict[str, Any] = {"state": to_state, "phase": phase}
         if to_state not in ACTIVE:
             values["ended_at"] = moment
-        values |= _given(error=error, diagnosis=diagnosis, log=log and log[-MAX_LOG:])
+        values |= _given(error=_text(error), diagnosis=diagnosis, log=_text(log, MAX_LOG))
         sources = [state for state in STATES if to_state in TRANSITIONS[state]]
         with self._write() as connection:
             if attempt is not None:
@@ -722,6 +726,40 @@ class RunStore:
                     _runs.c.desired_state != ending,
                 )
             return self._state(connection, run_id)
+
+    def change_rate(self, run_id: int, rate: float) -> None:
+        """Ask for a run to go on with another learning rate (under "one-cycle" its peak).
+
+        Its worker writes down when it did (`record_rate`), or the next one that goes on with it.
+
+        Raises:
+            ConfigError: for a rate out of range.
+            StateError: for a run that has finished: it has no more steps.
+        """
+        from .recipes import check_rate
+
+        check_rate(rate)
+        with self._write() as connection:
+            goes_on = _runs.c.state.in_(ACTIVE | RESUMABLE)
+            if not self._update(connection, run_id, {"desired_rate": rate}, goes_on):
+                state = self._state(connection, run_id)
+                raise StateError(f"Run #{run_id} is {state}: its learning rate is not used again.")
+
+    def record_rate(self, run_id: int, attempt: int, step: int, rate: float) -> None:
+        """Write into a run's configuration that its rate was changed after `step` steps."""
+        with self._write() as connection:
+            text = connection.scalar(
+                sa.select(_runs.c.train)
+                .where(_runs.c.id == run_id, _runs.c.attempt == attempt)
+                .with_for_update()
+            )
+            if text is None:
+                raise ClaimLost(run_id, attempt)
+            train = json.dumps(_train_of(text).with_rate(step, rate).to_dict())
+            self._update(connection, run_id, {"train": train})
+            # Unless yet another one is wanted by now.
+            done = {"desired_rate": None}
+            self._update(connection, run_id, done, _runs.c.desired_rate == rate)
 
     def resume(self, run_id: int) -> None:
         """Let a run that has ended early wait for a worker again.
@@ -802,15 +840,20 @@ class RunStore:
         connection.execute(_evaluations.delete().where(_evaluations.c.run_id == run_id))
         forget_after(connection, run_id, step)
 
-    def release(self, run_id: int, attempt: int, *, log: str | None = None) -> None:
-        """A worker's last word: its process is about to end and its slot is free."""
+    def release(
+        self, run_id: int, attempt: int, *, log: str | None = None, requeue: bool = False
+    ) -> None:
+        """A worker's last word: its process is about to end and its slot is free.
+
+        Args:
+            requeue: let the run wait for a worker again if it was interrupted.
+        """
+        own = _runs.c.attempt == attempt
         with self._write() as connection:
-            self._update(
-                connection,
-                run_id,
-                _UNASSIGNED | _given(log=log and log[-MAX_LOG:]),
-                _runs.c.attempt == attempt,
-            )
+            self._update(connection, run_id, _UNASSIGNED | _given(log=_text(log, MAX_LOG)), own)
+            interrupted = _runs.c.state == "interrupted"
+            if requeue and self._update(connection, run_id, _AGAIN, own, interrupted):
+                self._rewind(connection, run_id)
 
     # -- what a worker reports --
 
@@ -1007,6 +1050,11 @@ def _assigned(worker: WorkerId) -> dict[str, Any]:
         "worker_mark": worker.mark,
         "heartbeat_at": now(),
     }
+
+
+def _text(text: str | None, most: int = 0) -> str | None:
+    """The end of a text from outside, without the NUL that PostgreSQL takes in none."""
+    return text and text.replace("\0", "")[-most:]
 
 
 def _finite(value: Any) -> Any:

@@ -38,6 +38,7 @@ from .estimate import (
     steps_per_epoch,
 )
 from .initialization import initialize_unit_variance, initialize_xavier
+from .model import build_nin
 from .recipes import TrainConfig
 from .summary import summarize
 
@@ -186,6 +187,20 @@ def fit(
     )
     yield from training.events(initialize=initialize)
 
+
+def starting_model(dataset: Dataset, config: TrainConfig, network: NiNConfig) -> nn.Module:
+    """The network as a run of this configuration has it before its first step, on the CPU.
+
+    In the mode in which it is trained. PyTorch's global random generator is seeded.
+
+    Raises:
+        ConfigError: if data set, network and configuration do not go together.
+    """
+    model = build_nin(network)
+    training = Training(model, dataset, config, network=network, device="cpu")
+    training._initialize()
+    training._set_mode()
+    return model
 
 def evaluate(
     model: nn.Module,
@@ -382,6 +397,8 @@ class Training:
         state: go on from here; every event that follows is then what it would have been, to the
             bit, on the same machine with the same number of threads.
         on_update: called before this object changes the weights for the first time.
+        on_rate: called with a step and a rate that was changed after it (see `change_rate`),
+            before the next step's event.
 
     Attributes:
         epoch, step, total_steps: as in the events.
@@ -403,6 +420,7 @@ class Training:
         should_stop: Callable[[], bool] | None = None,
         state: TrainingState | None = None,
         on_update: Callable[[], None] | None = None,
+        on_rate: Callable[[int, float], None] | None = None,
     ) -> None:
         _check(dataset, config, network)
         self._began = time.perf_counter()
@@ -412,6 +430,8 @@ class Training:
         self._network = network
         self._should_stop = should_stop or (lambda: False)
         self._on_update = on_update
+        self._on_rate = on_rate
+        self._wanted_rate: float | None = None
         self._mean = dataset.mean if config.standardize else None
         self._std = dataset.std if config.standardize else None
         self._images = dataset.train_images
@@ -485,6 +505,10 @@ class Training:
                 test_loss=tested.loss,
                 test_accuracy=tested.accuracy,
             )
+
+    def change_rate(self, rate: float) -> None:
+        """From the next step on, train with this rate (its cycle's peak). Thread-safe."""
+        self._wanted_rate = rate
 
     def state(self, *, close: bool = False) -> TrainingState | None:
         """A copy of the state after the last finished step; None before the first. Thread-safe.
@@ -609,6 +633,7 @@ class Training:
 
     def _take_step(self, inputs: torch.Tensor, labels: torch.Tensor, began: float) -> None:
         labels = labels.to(self._device)
+        self._follow_wanted_rate()
         rate = self._rate_after(self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -639,9 +664,17 @@ class Training:
                 self._random["random/cuda"] = torch.cuda.get_rng_state(self._device)
             self._broken = False
 
+    def _follow_wanted_rate(self) -> None:
+        wanted, self._wanted_rate = self._wanted_rate, None
+        if wanted is None:
+            return
+        self._config = self._config.with_rate(self.step, wanted)
+        if self._on_rate is not None:
+            self._on_rate(self.step, wanted)
+
     def _rate_after(self, step: int) -> float:
         """Learning rate of the step after `step` steps."""
-        peak = self._config.learning_rate
+        peak = self._config.rate_after(step)
         if self._config.schedule == "constant":
             return peak
         for epochs in (self._config.epochs, *self._config.more_epochs):
@@ -689,7 +722,7 @@ class Training:
 
     def _require_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
-            rate = self._config.learning_rate
+            rate = self._config.rate_after(self.step)
             raise DivergedError(
                 f"The loss is no longer a finite number after step {self.step:,}: the learning "
                 f"rate of {rate:g} is too high for this network; {rate / 10:g}, or the fast "

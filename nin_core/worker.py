@@ -1,4 +1,4 @@
-"""The process that trains one run: `python -m nin_core.worker RUN_ID`.
+"""The process that trains one run: `python -m nin_core.worker RUN_ID [--with PID]`.
 
 It needs nothing but the database URL (NIN_DATABASE_URL) and the number of the run. The command
 line's `train` does the same work in its own process (`work_on`).
@@ -18,6 +18,11 @@ Choices made here:
   is, to the bit, what would have followed.
 * SIGTERM and Ctrl-C mean stop. They arrive through a wake-up socket, since Python would deliver
   them to the main thread only after its step.
+* With `--with` the process ends when that one, its parent, does: it keeps a checkpoint and puts the
+  run back into the queue. A process that has lost its parent gets another one from the system.
+* Another learning rate, asked for while the run goes, holds from the next step on. That step is
+  written down before any point that comes after it, so that a run that has to go back to its last
+  checkpoint does the same again.
 * A database that does not answer costs nothing for a while: the curves wait in memory and
   training goes on. When it stays away the process ends by itself, with a line in its log.
 * The state is final before the test set is measured and the diagnosis made: both take a while.
@@ -43,6 +48,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from . import spare
 from .checks import ConfigError
 from .jobs import (
+    GAVE_UP,
     NICENESS,
     advance,
     available_cores,
@@ -72,6 +78,8 @@ if TYPE_CHECKING:
     from .training import EpochEvent, Evaluation, StepEvent, Training, TrainingState
 
 ENDINGS = ("stopped", "paused")  # what a running run can be wanted to become
+ORPHANED = "interrupted"  # what it becomes when the process it belongs to has ended
+WHY_ORPHANED = "The server it ran under has ended."
 PHASE_MEASURING = "measuring the test set"
 POLL_SECONDS = 0.15
 FLUSH_SECONDS = 0.5
@@ -85,6 +93,7 @@ STUCK_SECONDS = 30.0  # how long the last step of a stopped run may take; then n
 # How long the database may fail before the worker gives up; one that is gone will not come back.
 PATIENCE_SECONDS = {"missing": 5.0, "damaged": 5.0, "schema": 0.0}
 PATIENCE_DEFAULT = 60.0
+PATIENCE_ORPHANED = 5.0  # nobody is left who would notice this process
 LONGEST_PAUSE = 5.0  # between two attempts to reach the database
 
 
@@ -98,8 +107,11 @@ class Reporter:
     database, and in the end `end`, which does.
     """
 
-    def __init__(self, store: RunStore, run_id: int, attempt: int) -> None:
+    def __init__(
+        self, store: RunStore, run_id: int, attempt: int, parent: int | None = None
+    ) -> None:
         self._store, self._run_id, self._attempt = store, run_id, attempt
+        self._parent = parent
         self._snapshots = Snapshots(store.database)
         # Signals and the training thread wake the reporter through this pair.
         self._ear, self._bell = socket.socketpair()
@@ -113,6 +125,8 @@ class Reporter:
         self._notes: dict[str, Any] = {}
         self._snapshot: TrainingState | None = None
         self._taken: list[Taken] = []
+        self._rates: list[tuple[int, float]] = []
+        self._asked_rate: float | None = None
         # The store: one thread at a time, and how it went.
         self._turn = threading.RLock()
         self._flushed_at = -math.inf
@@ -157,6 +171,13 @@ class Reporter:
         if first:
             self._ring()
 
+    def changed_rate(self, step: int, rate: float) -> None:
+        """That the learning rate was changed after so many steps; written at once."""
+        with self._pending:
+            self._rates.append((step, rate))
+            self._flushed_at = -math.inf
+        self._ring()
+
     def keep(self, snapshot: TrainingState | None) -> None:
         """Weights to write with the next metrics."""
         with self._pending:
@@ -173,6 +194,11 @@ class Reporter:
         """Whether the last kept weights are old enough to be replaced."""
         pause = max(CHECKPOINT_SECONDS, self._writing_seconds / CHECKPOINT_SHARE)
         return time.monotonic() - self._kept_at > pause
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether the process that this one is to end with has ended."""
+        return self._parent is not None and os.getppid() != self._parent
 
     def should_stop(self) -> bool:
         """Whether training is to end before its next step."""
@@ -250,11 +276,17 @@ class Reporter:
 
     def _report(self) -> None:
         """One turn: ask, write what is due, and stop for a training loop that does not."""
-        state, desired = self._store.signal(self._run_id, self._attempt)
+        state, desired, rate = self._store.signal(self._run_id, self._attempt)
         if state not in ("running", "interrupted"):
             self._leave(f"Run #{self._run_id} is {state}; there is nothing to do.", 0)
         if desired in ENDINGS:
             self._stop(desired)
+        elif self.orphaned:
+            self._stop(ORPHANED)
+        if rate != self._asked_rate and self._training is not None:
+            self._asked_rate = rate
+            if rate is not None:
+                self._training.change_rate(rate)
         moment = time.monotonic()
         if self._stop_since is not None and moment - self._stop_since >= GRACE_SECONDS:
             snapshot = self._training.state(close=True) if self._training else None
@@ -263,6 +295,8 @@ class Reporter:
             self._finish(self.ending, snapshot, phase=PHASE_MEASURING if measures else None)
             if snapshot is None:
                 self._leave(f"Run #{self._run_id} is {self.ending} before its first step.", 0)
+            if self.ending == ORPHANED:
+                self._leave(WHY_ORPHANED, 0)
         elif moment - self._flushed_at >= FLUSH_SECONDS:
             self._flush()
         self._failing_since, self._pause = None, POLL_SECONDS
@@ -276,6 +310,8 @@ class Reporter:
         moment = time.monotonic()
         with self._pending:
             rows, notes, snapshot = list(self._rows), dict(self._notes), self._snapshot
+            rates = list(self._rates)
+        self._write_rates(rates)
         if notes:
             self._store.note(self._run_id, self._attempt, **notes)
         if rows or snapshot:
@@ -295,8 +331,11 @@ class Reporter:
 
     def _finish(self, state: str, snapshot: TrainingState | None, **facts: Any) -> None:
         with self._pending:
-            rows, notes = list(self._rows), dict(self._notes)
+            rows, notes, rates = list(self._rows), dict(self._notes), list(self._rates)
             snapshot = snapshot or self._snapshot
+        if state == ORPHANED:
+            facts["error"] = WHY_ORPHANED
+        self._write_rates(rates)
         notes.pop("phase", None)
         if notes:
             self._store.note(self._run_id, self._attempt, **notes)
@@ -314,6 +353,13 @@ class Reporter:
         self.state, self.final = state, snapshot
         with self._pending:
             self._written(rows, snapshot)
+
+    def _write_rates(self, rates: list[tuple[int, float]]) -> None:
+        """Before the points that came with them; to write one twice does no harm."""
+        for step, rate in rates:
+            self._store.record_rate(self._run_id, self._attempt, step, rate)
+        with self._pending:
+            del self._rates[: len(rates)]
 
     def _write_taken(self) -> None:
         while self._taken:
@@ -342,14 +388,17 @@ class Reporter:
         if self._failing_since is None:
             self._failing_since = moment
             print(f"{error} The metrics wait in memory.", file=sys.stderr, flush=True)
-        if moment - self._failing_since > PATIENCE_SECONDS.get(error.reason, PATIENCE_DEFAULT):
-            self._leave(f"{error} This worker gives up.", 4)
+        patience = PATIENCE_SECONDS.get(error.reason, PATIENCE_DEFAULT)
+        if self.orphaned:
+            patience = min(patience, PATIENCE_ORPHANED)
+        if moment - self._failing_since > patience:
+            self._leave(f"{error} This worker gives up.", GAVE_UP)
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
     def _leave(self, why: str, code: int) -> NoReturn:
         """End the process from here: the training thread may be deep in a step."""
         print(why, file=sys.stderr, flush=True)
-        leave_run(self._store, self._run_id, self._attempt)
+        leave_run(self._store, self._run_id, self._attempt, requeue=self.ending == ORPHANED)
         sys.stdout.flush()
         os._exit(code)
 
@@ -364,17 +413,19 @@ def work_on(
     on_event: Callable[[StepEvent | EpochEvent], None] | None = None,
     *,
     polite: bool = False,
+    parent: int | None = None,
 ) -> Reporter:
     """Train the run that was claimed as `attempt`, measure it, and record everything.
 
     Args:
         on_event: called with every event of `fit`, in this thread.
         polite: leave the cores to whoever else wants them, above all the dashboard.
+        parent: the process to end with; None to go on without it.
 
     Returns:
         the reporter, whose `state` is the final one ("failed" included).
     """
-    reporter = Reporter(store, run_id, attempt)
+    reporter = Reporter(store, run_id, attempt, parent)
     with reporter.reporting():
         if polite:
             _lower_priority()
@@ -454,6 +505,7 @@ class _Job:
             should_stop=reporter.should_stop,
             state=unpack(self.kept.blob) if self.kept else None,
             on_update=lambda: begin(),  # below: it needs the training
+            on_rate=reporter.changed_rate,
         )
         recorder = Recorder(self.model, training.total_steps, training.step)
 
@@ -491,7 +543,7 @@ class _Job:
         from .training import diagnose, evaluate
 
         reporter, store, run_id = self._reporter, self._store, self._run.id
-        if reporter.final is None or reporter.state == "paused":
+        if reporter.final is None or reporter.state in ("paused", ORPHANED):
             return
         self.model.load_state_dict(reporter.final.weights)
         images, labels = self.dataset.test_images, self.dataset.test_labels
@@ -509,7 +561,11 @@ class _Job:
             images,
             labels,
             **how,
-            should_stop=lambda: time.monotonic() - began > seconds or reporter.signals > signals,
+            should_stop=lambda: (
+                time.monotonic() - began > seconds
+                or reporter.signals > signals
+                or reporter.orphaned
+            ),
         )
         measured = len(result.logits)
         if measured:
@@ -576,11 +632,16 @@ def _lower_priority() -> None:
 # --- the process ------------------------------------------------------------------------------
 
 
-def leave_run(store: RunStore, run_id: int, attempt: int, log: str = "") -> None:
-    """Free the run's slot, and keep this process's log file (or `log` without one) in the store."""
+def leave_run(
+    store: RunStore, run_id: int, attempt: int, log: str = "", *, requeue: bool = False
+) -> None:
+    """Free the run's slot, and keep this process's log file (or `log` without one) in the store.
+
+    With `requeue`, a run that was interrupted waits for another worker.
+    """
     path = log_path(store, run_id)
     with suppress(StoreError):
-        store.release(run_id, attempt, log=read_tail(path) or log or None)
+        store.release(run_id, attempt, log=read_tail(path) or log or None, requeue=requeue)
         with suppress(OSError):
             path.unlink(missing_ok=True)
 
@@ -616,14 +677,17 @@ def _import_all() -> None:
 
 def main(arguments: list[str]) -> int:
     """Train the run of that number, if it is still waiting for a worker."""
-    parent = os.getppid()
+    parent = None
+    if len(arguments) > 2 and arguments[-2] == spare.WITH:
+        parent = int(arguments[-1])
+        arguments = arguments[:-2]
     if len(arguments) == 2 and arguments[0] == spare.WAIT:
         number = wait_for_run(Path(arguments[1]))
         if number is None:
             return 0
         arguments = [number]
     if len(arguments) != 1 or not arguments[0].isdecimal():
-        print("usage: python -m nin_core.worker RUN_ID", file=sys.stderr)
+        print("usage: python -m nin_core.worker RUN_ID [--with PID]", file=sys.stderr)
         return 2
     run_id = int(arguments[0])
     try:
@@ -636,13 +700,13 @@ def main(arguments: list[str]) -> int:
         print(f"Run #{run_id} does not wait for a worker (any more).", file=sys.stderr)
         return 0
     faulthandler.enable()  # a crash inside PyTorch leaves its trace in the log
-    reporter = work_on(store, run_id, attempt, polite=True)
+    reporter = work_on(store, run_id, attempt, polite=True, parent=parent)
     print(reporter.trouble, end="", file=sys.stderr, flush=True)
-    leave_run(store, run_id, attempt, reporter.trouble)
-    # The process that started this one moves the queue on when it ends. Without it:
-    if os.getppid() != parent:
+    leave_run(store, run_id, attempt, reporter.trouble, requeue=reporter.state == ORPHANED)
+    # A parent that this one ends with moves the queue on; one that it outlives is gone by now.
+    if parent is None:
         with suppress(StoreError):
-            advance(store)
+            advance(store, outlive=True)
     return 0
 
 

@@ -32,6 +32,7 @@ Figure = dict[str, Any]
 Floats = NDArray[np.float64]
 
 MAX_POINTS = 3000  # of one curve
+RATE_ROWS = 3  # of the figures at changes of the rate, so that neighbours do not overlap
 MAX_ESTIMATES = 1000  # test points up to which the estimates within epochs are shown, too
 
 _SMALL, _LARGE = 5, 10  # diameters of test points, pixels
@@ -103,7 +104,12 @@ def _joined(column: Floats, values: Sequence[float | None]) -> Floats:
 
 
 def training_figure(
-    history: History, *, steps_per_epoch: float, end: float | None, num_classes: int
+    history: History,
+    *,
+    steps_per_epoch: float,
+    end: float | None,
+    num_classes: int,
+    rate_changes: Sequence[tuple[int, float]] = (),
 ) -> Figure:
     """The tutorial's three curves of one run: training loss, training and test accuracy.
 
@@ -111,6 +117,7 @@ def training_figure(
         steps_per_epoch: by which steps become epochs, the horizontal axis.
         end: epochs at the right edge, so that a run grows into its picture; None: where it stands.
         num_classes: for the line at ln(classes), the loss of guessing.
+        rate_changes: steps after which the learning rate was changed, and to what.
     """
     epochs, loss, accuracy = thinned(history.step, history.train_loss, history.train_accuracy)
     epochs = epochs / steps_per_epoch
@@ -172,7 +179,26 @@ def training_figure(
             "showarrow": False,
         }
     ]
+    for number, (step, rate) in enumerate(rate_changes):
+        line, text = _rate_mark(step / steps_per_epoch, rate, row=number % RATE_ROWS)
+        layout["shapes"].append(line)
+        layout["annotations"].append(text)
     return {"data": data, "layout": layout}
+
+
+def _rate_mark(epoch: float, rate: float, row: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A line through both panels where the rate was changed, and the rate at its foot."""
+    place = {"xref": "x", "yref": "paper"}
+    line = {"type": "line", "x0": epoch, "x1": epoch, "y0": 0, "y1": 1, "line": {"dash": "dash"}}
+    text = {
+        "text": f"rate {rate:g}",
+        "x": epoch,
+        "xanchor": "left",
+        "y": 0.44 + 0.05 * row,
+        "yanchor": "bottom",
+        "showarrow": False,
+    }
+    return place | line, place | text
 
 
 @dataclass(frozen=True, slots=True)

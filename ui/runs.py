@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
+from nin_core import jobs
 from nin_core.datasets import DATASETS
 from nin_core.recipes import RECIPES
 from nin_core.store import StoreError
@@ -49,6 +50,8 @@ def show(opened: Run | None) -> None:
 
 def _live(opened: int | None, active: bool) -> None:
     with frame.guarded():
+        if active:  # whoever looks at the list moves the queue on, whichever run is open
+            jobs.advance(resources.store())
         runs = resources.store().list_runs(limit=MAX_RUNS)
         st.subheader("Runs", anchor=False)
         st.caption("Click a run to open it above; tick two or more to compare them.")

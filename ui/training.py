@@ -28,16 +28,16 @@ from zoneinfo import ZoneInfo
 
 import streamlit as st
 
-from nin_core import ConfigError, NiNConfig, estimate, jobs, preset_name, summarize
+from nin_core import ConfigError, NiNConfig, estimate, jobs, preset_name, run_export, summarize
 from nin_core.datasets import DATASETS
-from nin_core.recipes import MAX_EPOCHS
+from nin_core.recipes import MAX_EPOCHS, MAX_RATE, MIN_RATE
 from nin_core.store import RESUMABLE, RunNotFound, StoreError
 from ui import architecture, frame, numbers, resources, theme
 from ui.components import plot
 from ui.curves import History, training_figure
 
 if TYPE_CHECKING:
-    from nin_core.store import Run, RunStore
+    from nin_core.store import MetricRow, Run, RunStore
 
 TICK_SECONDS = 0.5
 CHART_HEIGHT = 480
@@ -188,6 +188,12 @@ def _actions(run: Run) -> None:
         if run.state == "finished" and run.has_checkpoint and run.step and run.train is not None:
             with st.popover("Train on", icon=":material/forward_media:"):
                 _train_on(run)
+        if (run.active or run.state in RESUMABLE) and run.train is not None:
+            with st.popover("Learning rate", icon=":material/speed:"):
+                _learning_rate(run)
+        if run.step:
+            with st.popover("Download curves", icon=":material/download:"):
+                _downloads(run)
         if run.train is not None and run.network is not None:
             st.button(
                 "Use its settings",
@@ -214,6 +220,70 @@ def _train_on(run: Run) -> None:
     st.number_input("More epochs", 1, MAX_EPOCHS, key=key)
     st.caption(f"They follow its {run.train.total_epochs}{cycle}.")
     st.button("Train on", icon=":material/play_arrow:", on_click=_extend, args=(run.id, key))
+
+
+def _downloads(run: Run) -> None:
+    """The run's points for other programs; each file is made when it is asked for."""
+    st.caption("All points of its curves, up to the moment of the click.")
+    shown = {
+        "CSV": (lambda: run_export.as_csv(_points(run)), f"run-{run.id}.csv", "text/csv"),
+        "JSON": (
+            lambda: run_export.as_json(resources.store().get(run.id), _points(run)),
+            f"run-{run.id}.json",
+            "application/json",
+        ),
+        "TensorBoard events": (
+            lambda: run_export.as_tensorboard(run, _points(run)),
+            run_export.events_name(run),
+            "application/octet-stream",
+        ),
+    }
+    there = run_export.can_tensorboard()
+    for label, (make, name, mime) in shown.items():
+        st.download_button(
+            label,
+            make,
+            name,
+            mime,
+            key=f"tr:download:{label}",
+            icon=":material/download:",
+            on_click="ignore",
+            disabled=label.startswith("TensorBoard") and not there,
+            width="stretch",
+        )
+    if not there:
+        st.caption(f"For TensorBoard: `{run_export.TENSORBOARD_INSTALL}`.")
+
+
+def _points(run: Run) -> list[MetricRow]:
+    return resources.store().metrics(run.id)
+
+
+def _learning_rate(run: Run) -> None:
+    """Another rate for the rest of a run, from its next step on."""
+    assert run.train is not None
+    cycle = run.train.schedule != "constant"
+    key = f"tr:rate:{run.id}"
+    st.number_input(
+        "Learning rate from now on",
+        MIN_RATE,
+        MAX_RATE,
+        run.desired_rate or run.train.rate_after(run.step),
+        step=0.001,
+        format="%g",
+        key=key,
+    )
+    st.caption(
+        "The peak of its cycle, which goes on: the rate of every step that follows changes in the "
+        "same proportion."
+        if cycle
+        else "It holds from the next step on; the curves show where."
+    )
+    st.button("Change", icon=":material/speed:", on_click=_change_rate, args=(run.id, key))
+
+
+def _change_rate(run_id: int, key: str) -> None:
+    attempt("run", resources.store().change_rate, run_id, st.session_state[key])
 
 
 def _extend(run_id: int, key: str) -> None:
@@ -246,6 +316,7 @@ def _described(run: Run) -> str:
             f"{train.recipe} recipe: {images}{epochs}, batch {train.batch_size}, "
             f"learning rate {train.learning_rate:g}, seed {train.seed}"
         )
+        parts += [f"rate {rate:g} from step {step:,} on" for step, rate in train.rate_changes]
     if run.started_at is not None:
         parts.append(f"started {local_time(run.started_at):%-d %b %H:%M}")
     return " · ".join(parts)
@@ -436,6 +507,8 @@ def _messages(seen: _Seen) -> None:
     show_notice("run")
     if run.problem:
         st.warning(run.problem)
+    if run.desired_rate is not None and run.state != "running":
+        st.info(f"It will go on with a learning rate of {run.desired_rate:g}.")
     if run.state == "failed":
         st.error(f"This run failed. {run.error or ''}", icon=":material/error:")
         if seen.log:
@@ -509,6 +582,7 @@ def _chart(run: Run, history: History) -> None:
         steps_per_epoch=steps_per_epoch(run),
         end=run.train.total_epochs if run.active or run.state == "finished" else None,
         num_classes=run.network.num_classes,
+        rate_changes=run.train.rate_changes,
     )
     plot(figure, key=f"curves of run {run.id}", height=CHART_HEIGHT)
 

@@ -468,6 +468,146 @@ def test_a_run_of_another_version_fails_in_a_sentence(store):
     assert "cannot read" in run.error
 
 
+def test_the_rate_is_changed_while_a_run_goes_and_the_step_is_written_down(store):
+    """The rows say it: up to the recorded step the old rate, after it the new one."""
+    train = RECIPES["tutorial"].configure(NETWORK, epochs=500, learning_rate=0.02)
+    work = Work(store, train)
+    wait_for(lambda: store.get(work.run_id).step >= 1, "the first step")
+    with pytest.raises(ConfigError, match="learning_rate"):
+        store.change_rate(work.run_id, 50.0)
+    store.change_rate(work.run_id, 0.005)
+    run = wait_for(lambda: (r := store.get(work.run_id)).train.rate_changes and r, "the change")
+    assert run.desired_rate is None
+    ((step, rate),) = run.train.rate_changes
+    assert rate == 0.005
+    wait_for(lambda: store.get(work.run_id).step > step + 1, "a step after it")
+    store.request(work.run_id, "stopped")
+    work.join()
+    rows = store.metrics(work.run_id)
+    rates = {row.learning_rate for row in rows if row.step <= step}
+    assert (rates, rows[-1].learning_rate) == ({0.02}, 0.005)
+    assert {row.learning_rate for row in rows if row.step > step} == {0.005}
+    store.change_rate(work.run_id, 0.01)
+    assert store.get(work.run_id).desired_rate == 0.01  # for when it goes on
+    waiting = start_run_of(store, train)
+    store.transition(waiting, "running")
+    store.transition(waiting, "finished")
+    with pytest.raises(StateError, match="is finished: its learning rate is not used again"):
+        store.change_rate(waiting, 0.01)
+
+
+def start_run_of(store: RunStore, train) -> int:
+    return store.create(NETWORK, train, "shapes")
+
+
+def test_a_twin_has_the_runs_settings_but_for_the_changes(store, monkeypatch):
+    monkeypatch.setattr(jobs, "available_cores", lambda: 0)
+    changed = replace(SHORT, rate_changes=((5, 0.001),), more_epochs=(2,))
+    run_id = store.create(NETWORK, changed, "shapes", "mine")
+    twin = store.get(jobs.duplicate_run(store, run_id, seed=7))
+    assert (twin.network, twin.dataset, twin.state) == (NETWORK, "shapes", "queued")
+    assert twin.train == replace(changed, seed=7)
+    other = store.get(jobs.duplicate_run(store, run_id, "other", learning_rate=0.01, epochs=3))
+    assert other.name == "other"
+    assert other.train == replace(SHORT, learning_rate=0.01, epochs=3)
+    with pytest.raises(ConfigError, match="epochs"):
+        jobs.duplicate_run(store, run_id, epochs=0)
+
+
+# --- a server's end -----------------------------------------------------------------------------
+
+_SERVER = """
+import sys, time
+from nin_core import jobs
+from nin_core.store import RunStore
+store = RunStore()
+jobs.advance(store, slots=1)
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def serve(store: RunStore) -> subprocess.Popen[str]:
+    """A process that has started what waits, as a server does."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SERVER],
+        cwd=jobs.PROJECT,
+        env={**os.environ, "NIN_DATABASE_URL": store.url},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.slow
+def test_a_killed_servers_worker_keeps_a_checkpoint_and_the_next_server_goes_on(store):
+    """To the bit, with a rate that was changed before: nothing of the run is lost or different."""
+    network = replace(NETWORK, dropout=0.3)
+    train = RECIPES["fast"].configure(network, epochs=3, subset=1280, use_dropout=True)
+    train = train.with_rate(25, 0.002)
+    straight = Work(store, train, network)
+    expected = outcome(store, straight.join().id)
+    store.release(straight.run_id, straight.attempt)
+    run_id = store.create(network, train, "shapes")
+    server = serve(store)
+    run = wait_for(lambda: (r := store.get(run_id)).step >= 1 and r, "the first step")
+    process = run.worker
+    server.kill()
+    server.wait()
+    run = wait_for(lambda: (r := store.get(run_id)).worker is None and r, "the worker to leave")
+    wait_for(lambda: is_alive(process) is False, "the worker to end")
+    assert (run.state, run.error) == ("queued", None)
+    assert run.has_checkpoint
+    assert store.load_checkpoint(run_id).step == run.step >= 1
+    assert not list(log_path(store, run_id).parent.glob("*.log"))
+    assert advance(store, slots=1) == [run_id]
+    wait_state(store, run_id, "finished")
+    run = wait_free(store, run_id)
+    assert outcome(store, run_id) == expected
+    assert (run.attempt, run.train) == (2, train)
+
+
+def test_an_orphan_without_a_step_only_leaves_its_place(store, monkeypatch):
+    """Its parent is gone before it has loaded anything: the run waits again, as it did."""
+    run_id = store.create(NETWORK, LONG, "shapes", worker=this_worker())
+    attempt = store.claim(run_id, this_worker())
+    left = threading.Event()
+    codes = []
+
+    def leave(code):
+        codes.append(code)
+        left.set()
+        threading.Event().wait()  # the thread does not go on, as in a process that has ended
+
+    monkeypatch.setattr(os, "_exit", leave)
+    reporter = worker.Reporter(store, run_id, attempt, parent=1_000_000_000)
+    reporter._thread.start()
+    assert left.wait(60)
+    run = store.get(run_id)
+    assert (run.state, run.worker, run.desired_state, codes) == ("queued", None, "running", [0])
+
+
+def test_a_worker_killed_before_it_began_is_started_again_but_not_for_ever(store, fake_worker):
+    fake_worker("kill -9 $$")
+    run_id = start_run(store, NETWORK, SHORT, "shapes")
+    run = wait_state(store, run_id, "failed")
+    assert (run.spawns, run.worker) == (jobs.MAX_SPAWNS, None)
+    assert "SIGKILL" in run.error
+
+
+def test_a_reservation_of_a_server_that_died_is_free_at_once(store):
+    run_id = store.create(NETWORK, SHORT, "shapes")
+    dead = subprocess.Popen(["/bin/true"])
+    dead.wait()
+    assert store.reserve(1, this_host(), f"{dead.pid}:1") == run_id
+    advance(store, slots=0)
+    assert (store.get(run_id).state, store.get(run_id).worker) == ("queued", None)
+    assert store.reserve(1, this_host(), jobs._starting_mark()) == run_id
+    advance(store, slots=0)
+    assert store.get(run_id).worker is not None  # we are about to
+
+
 # --- settling and starting, without training --------------------------------------------------
 
 
@@ -496,7 +636,7 @@ def test_a_program_that_cannot_be_started(store, monkeypatch):
 def test_two_servers_start_no_run_twice(store, monkeypatch):
     ids = [store.create(NETWORK, SHORT, "shapes") for _ in range(6)]
     started: list[int] = []
-    monkeypatch.setattr(jobs, "_start_worker", lambda store, run_id: started.append(run_id) or True)
+    monkeypatch.setattr(jobs, "_start_worker", lambda _, run_id, __: started.append(run_id) or True)
     servers = [
         threading.Thread(target=advance, args=(RunStore(store.url),), kwargs={"slots": 4})
         for _ in range(5)

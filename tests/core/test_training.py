@@ -398,6 +398,43 @@ def test_a_training_that_goes_on_is_the_one_that_never_stopped(
             assert torch.equal(value, again.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("recipe", ["fast", "tutorial"])
+def test_a_rate_changed_on_the_way_is_as_if_it_had_been_planned(recipe: str) -> None:
+    """The recorded change, from the start or from a state before it: the same to the bit."""
+    network = toy_network()
+    config = RECIPES[recipe].configure(network, epochs=2, batch_size=50)
+    recorded: list[tuple[int, float]] = []
+
+    def training(config: TrainConfig, **more: object) -> tuple[nn.Module, Training]:
+        model = build_nin(network)
+        return model, Training(model, toy_dataset(), config, network=network, device="cpu", **more)
+
+    model, changed = training(config, on_rate=lambda *change: recorded.append(change))
+    before, events = None, []
+    for event in changed.events():
+        events.append(without_clock(event))
+        if event.step == 1:
+            before = pack(changed.state())
+        if isinstance(event, EpochEvent) and event.epoch == 1:
+            changed.change_rate(0.004)
+    assert recorded == [(6, 0.004)]
+    planned = config.with_rate(6, 0.004)
+    assert TrainConfig.from_dict(json.loads(json.dumps(planned.to_dict()))) == planned
+    for more in ({}, {"state": unpack(before)}):
+        again, rest = training(planned, **more)
+        tail = [without_clock(event) for event in rest.events()]
+        assert tail == events[-len(tail) :]
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, again.state_dict()[name]), name
+    # The cycle goes on: each later rate is what it would have been, in proportion.
+    factor = 0.004 / config.learning_rate
+    plain = [event.learning_rate for event in training(config)[1].events()]
+    rates = [event["learning_rate"] for event in events]
+    steps = [event["step"] for event in events]
+    expected = [r * (factor if step > 6 else 1) for r, step in zip(plain, steps, strict=True)]
+    assert rates == pytest.approx(expected)
+
+
 def test_added_epochs_have_a_cycle_of_their_own() -> None:
     network = toy_network()
     config = RECIPES["fast"].configure(network, epochs=2, batch_size=50)
