@@ -35,7 +35,7 @@ STYLE = """
 .nin-tile figcaption { font-size: .8rem; line-height: 1.35; padding-top: .2rem;
   font-variant-numeric: tabular-nums; }
 .nin-tile figcaption span { opacity: .75; }
-.st-key-fm-ch-maps { max-height: 320px; overflow-y: auto; }
+.st-key-fm-ch-maps { max-height: 320px; overflow-y: auto; padding: 2px; }
 </style>
 """
 
