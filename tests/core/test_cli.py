@@ -260,6 +260,33 @@ def test_a_run_is_paused_and_deleted_by_number(store, capsys):
     assert "`runs pause 5`" in capsys.readouterr().err
 
 
+def test_a_run_is_renamed_duplicated_continued_and_changed_by_number(store, capsys, monkeypatch):
+    monkeypatch.setattr("nin_core.jobs.available_cores", lambda: 0)
+    network = PRESETS["nin-slim-128"]
+    run_id = store.create(network, RECIPES["fast"].configure(network), "shapes")
+    number = str(run_id)
+    assert main(["runs", "rename", number, "wide one"]) == 0
+    assert capsys.readouterr().out == f"Run #{run_id} is queued and called wide one.\n"
+    assert main(["runs", "rate", number, "0.01"]) == 0
+    assert "goes on with a learning rate of 0.01" in capsys.readouterr().out
+    assert store.get(run_id).desired_rate == 0.01
+    assert main(["runs", "rate", number, "100"]) == 2
+    assert "10 would work" in capsys.readouterr().err
+    assert main(["runs", "continue", number, "2"]) == 2
+    assert "only a run that is finished can get more epochs" in capsys.readouterr().err
+    store.transition(run_id, "running")
+    store.transition(run_id, "finished")
+    assert main(["runs", "continue", number, "2"]) == 0
+    assert store.get(run_id).train.more_epochs == (2,)
+    assert main(["runs", "continue", number]) == 2
+    assert "`runs continue 5 2`" in capsys.readouterr().err
+    twin = ["runs", "duplicate", number, "--seed", "4", "--epochs", "3", "--run-name", "twin"]
+    assert main(twin) == 0
+    assert "queued: twin" in capsys.readouterr().out
+    made = store.list_runs()[0]
+    assert (made.train.seed, made.train.total_epochs, made.name) == (4, 3, "twin")
+
+
 def test_runs_reads_the_store_of_the_environment(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("NIN_DATABASE_URL", f"sqlite:///{tmp_path}/other.db")
     network = PRESETS["nin-28"]
