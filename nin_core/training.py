@@ -39,6 +39,7 @@ from .estimate import (
 )
 from .initialization import initialize_unit_variance, initialize_xavier
 from .model import build_nin
+from .model import build_nin
 from .recipes import TrainConfig
 from .summary import summarize
 
@@ -201,6 +202,22 @@ def starting_model(dataset: Dataset, config: TrainConfig, network: NiNConfig) ->
     training._initialize()
     training._set_mode()
     return model
+
+
+def starting_model(dataset: Dataset, config: TrainConfig, network: NiNConfig) -> nn.Module:
+    """The network as a run of this configuration has it before its first step, on the CPU.
+
+    In the mode in which it is trained. PyTorch's global random generator is seeded.
+
+    Raises:
+        ConfigError: if data set, network and configuration do not go together.
+    """
+    model = build_nin(network)
+    training = Training(model, dataset, config, network=network, device="cpu")
+    training._initialize()
+    training._set_mode()
+    return model
+
 
 def evaluate(
     model: nn.Module,

@@ -1,0 +1,217 @@
+"""A look at a network before its first step: is this a start from which it can learn?
+
+One forward and one backward pass over a batch of training images, with exactly the weights that a
+run of this configuration starts with. What is looked for is what stops a NiN before it has begun
+(see `recipes`): class maps and channels that are zero for every image, logits that do not tell one
+image from another, layers that no gradient reaches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .config import NiNConfig
+from .data import balanced_sample, prepare
+from .estimate import seconds_per_image
+from .recipes import TrainConfig
+from .training import starting_model
+
+if TYPE_CHECKING:
+    from .data import Dataset
+
+PROBE_SECONDS = 0.8  # what both passes may take on the reference thread, as estimated
+MAX_PROBE, MIN_PROBE = 256, 20  # images
+# Below this share of the weights' own norm a gradient moves nothing at any usual rate.
+VANISHED = 1e-7
+# Logits closer together than this, in nats, are one answer for all images.
+SAME_LOGITS = 1e-6
+
+Verdict = Literal["ready", "doubtful", "stalled"]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerStart:
+    """How one convolution starts.
+
+    Attributes:
+        name: as in `NiNConfig.plan`.
+        channels: its output channels; `dead`, how many of them are zero after the ReLU at every
+            place of every image. 0 where no ReLU follows.
+        gradient: L2 norm of the loss's gradient by its weights and biases.
+        weights: L2 norm of these.
+    """
+
+    name: str
+    channels: int
+    dead: int
+    gradient: float
+    weights: float
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What a run would start from.
+
+    Attributes:
+        images: how many training images were looked at.
+        layers: the convolutions, in network order.
+        num_classes: class maps; `dead_class_maps`, how many of them are zero for every image.
+        logit_spread: largest standard deviation of a logit between the images.
+        loss: cross-entropy in nats; guessing costs ln(num_classes).
+        verdict: "ready"; "doubtful": it may learn, but part of the network is lost; "stalled": it
+            cannot learn.
+        sentence: the verdict for people, and what to change.
+    """
+
+    images: int
+    layers: tuple[LayerStart, ...]
+    num_classes: int
+    dead_class_maps: int
+    logit_spread: float
+    loss: float
+    verdict: Verdict
+    sentence: str
+
+
+def probe_size(network: NiNConfig) -> int:
+    """How many images `preflight` looks at: as many as take about a second, 20 to 256."""
+    return max(MIN_PROBE, min(MAX_PROBE, int(PROBE_SECONDS / seconds_per_image(network))))
+
+
+def preflight(
+    dataset: Dataset, config: TrainConfig, network: NiNConfig, *, images: int | None = None
+) -> Preflight:
+    """Look at the weights a run would start with, over a balanced batch of training images.
+
+    PyTorch's global random generator is seeded, as a run does.
+
+    Args:
+        images: how many to look at; default `probe_size(network)`.
+
+    Raises:
+        ConfigError: if data set, network and configuration do not go together.
+    """
+    model = starting_model(dataset, config, network)
+    chosen = balanced_sample(dataset.train_labels, images or probe_size(network))
+    mean, std = (dataset.mean, dataset.std) if config.standardize else (None, None)
+    inputs = prepare(
+        dataset.train_images[chosen],
+        image_size=network.image_size,
+        in_channels=network.in_channels,
+        mean=mean,
+        std=std,
+        channels_last=True,
+    )
+    labels = dataset.train_labels[chosen]
+
+    maxima: dict[str, torch.Tensor] = {}
+    leaves = [(n, m) for n, m in model.named_modules() if not list(m.children())]
+    hooks = []
+    convolution = ""
+    for name, module in leaves:
+        if isinstance(module, nn.Conv2d):
+            convolution = name
+        elif isinstance(module, nn.ReLU):
+            hooks.append(module.register_forward_hook(_keep_maxima(maxima, convolution)))
+    try:
+        logits = model(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    loss = functional.cross_entropy(logits, labels)
+    loss.backward()
+
+    layers = []
+    for name, module in leaves:
+        if isinstance(module, nn.Conv2d):
+            largest = maxima.get(name)
+            layers.append(
+                LayerStart(
+                    name,
+                    module.out_channels,
+                    0 if largest is None else int((largest <= 0).sum()),
+                    _norm([parameter.grad for parameter in module.parameters()]),
+                    _norm(list(module.parameters())),
+                )
+            )
+    spread = logits.detach().std(0).max().item() if len(chosen) > 1 else 0.0
+    dead_maps = layers[-1].dead
+    verdict, sentence = _judge(layers, network, len(chosen), spread, loss.item())
+    return Preflight(
+        len(chosen),
+        tuple(layers),
+        network.num_classes,
+        dead_maps,
+        spread,
+        loss.item(),
+        verdict,
+        sentence,
+    )
+
+
+def _keep_maxima(
+    maxima: dict[str, torch.Tensor], name: str
+) -> Callable[[nn.Module, object, torch.Tensor], None]:
+    def keep(module: nn.Module, args: object, output: torch.Tensor) -> None:
+        maxima[name] = output.detach().amax((0, 2, 3))
+
+    return keep
+
+
+def _norm(tensors: Sequence[torch.Tensor | None]) -> float:
+    return math.sqrt(
+        sum(t.detach().double().square().sum().item() for t in tensors if t is not None)
+    )
+
+
+def _judge(
+    layers: Sequence[LayerStart], network: NiNConfig, images: int, spread: float, loss: float
+) -> tuple[Verdict, str]:
+    classes, dead = network.num_classes, layers[-1].dead
+    cure = "the fast recipe starts with every map alive, and so does switching the final ReLU off."
+    if not math.isfinite(loss):
+        return "stalled", (
+            "The first loss is not a finite number: the weights start too large; "
+            "the fast recipe would work."
+        )
+    if dead == classes:
+        return "stalled", (
+            f"All {classes} class maps are zero for each of {images} training images, so no "
+            f"gradient passes and the loss stays at ln({classes}) = {math.log(classes):.3f}: {cure}"
+        )
+    if spread < SAME_LOGITS:
+        return "stalled", (
+            f"Each of {images} training images gets the same logits, so nothing tells them apart; "
+            "the fast recipe, which scales every layer to its inputs, would work."
+        )
+    unreached = [layer.name for layer in layers if layer.gradient <= VANISHED * layer.weights]
+    if unreached:
+        return "stalled", (
+            f"No gradient reaches {unreached[0]}"
+            f"{f' and {len(unreached) - 1} more' if len(unreached) > 1 else ''}, so these weights "
+            "never change; the fast recipe, or fewer layers, would work."
+        )
+    if dead:
+        return "doubtful", (
+            f"{dead} of {classes} class maps {'is' if dead == 1 else 'are'} zero for each of "
+            f"{images} training images; a zero map passes no gradient, so "
+            f"{'that class is' if dead == 1 else 'those classes are'} never learned unless "
+            f"another layer's changes revive {'it' if dead == 1 else 'them'}: {cure}"
+        )
+    worst = max(layers, key=lambda layer: layer.dead / layer.channels)
+    if worst.dead * 2 > worst.channels:
+        return "doubtful", (
+            f"{worst.dead} of {worst.channels} channels of {worst.name} are zero everywhere, so "
+            "most of this layer is lost; the fast recipe, or batch norm, would revive them."
+        )
+    return "ready", (
+        f"Every class map is alive, {images} training images get different logits, and a gradient "
+        f"reaches every layer."
+    )
