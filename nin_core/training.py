@@ -39,7 +39,6 @@ from .estimate import (
 )
 from .initialization import initialize_unit_variance, initialize_xavier
 from .model import build_nin
-from .model import build_nin
 from .recipes import TrainConfig
 from .summary import summarize
 
@@ -187,21 +186,6 @@ def fit(
         model, dataset, config, network=network, device=device, should_stop=should_stop
     )
     yield from training.events(initialize=initialize)
-
-
-def starting_model(dataset: Dataset, config: TrainConfig, network: NiNConfig) -> nn.Module:
-    """The network as a run of this configuration has it before its first step, on the CPU.
-
-    In the mode in which it is trained. PyTorch's global random generator is seeded.
-
-    Raises:
-        ConfigError: if data set, network and configuration do not go together.
-    """
-    model = build_nin(network)
-    training = Training(model, dataset, config, network=network, device="cpu")
-    training._initialize()
-    training._set_mode()
-    return model
 
 
 def starting_model(dataset: Dataset, config: TrainConfig, network: NiNConfig) -> nn.Module:
