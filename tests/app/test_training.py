@@ -619,3 +619,28 @@ def test_a_run_of_another_version_is_listed_and_explained(
     page = open_page(run=run_id)
     assert not page.exception
     assert "This version cannot read it." in texts(page)
+
+
+# --- changing and taking along ----------------------------------------------------------------
+
+
+def test_the_rate_is_changed_while_a_run_goes(store: RunStore) -> None:
+    run_id, attempt = run_of(store, recipe="tutorial", steps=10, phase="training")
+    page = open_page(run=run_id)
+    assert field(page, "Learning rate from now on").value == 0.1
+    field(page, "Learning rate from now on").set_value(0.02)
+    button(page, "Change").click().run()
+    assert store.get(run_id).desired_rate == 0.02
+    store.record_rate(run_id, attempt, 11, 0.02)  # as its worker does
+    page = open_page(run=run_id)
+    assert "rate 0.02 from step 11 on" in texts(page).replace("\\", "")
+    marks = charts(page)[f"curves of run {run_id}"]["layout"]["annotations"]
+    assert "rate 0.02" in [mark["text"] for mark in marks]
+    assert not page.exception
+
+
+def test_a_finished_runs_rate_is_not_offered_but_its_curves_are(store: RunStore) -> None:
+    page = open_page(run=ended(store, "finished"))
+    assert "Change" not in labels(page)
+    offered = [b.proto.label for b in page.main.get("download_button")]
+    assert offered == ["CSV", "JSON", "TensorBoard events"]

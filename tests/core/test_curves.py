@@ -276,3 +276,13 @@ def test_colour_pictures_stay_in_colour():
     sheet = np.asarray(Image.open(io.BytesIO(sprite_png(pictures, 1))))
     assert sheet.shape == (2, 2, 3)
     assert sheet[0, 0].tolist() == [0, 200, 0]
+
+
+def test_a_changed_rate_is_marked_where_it_was_changed() -> None:
+    figure = training_figure(
+        History(), steps_per_epoch=10, end=2, num_classes=10, rate_changes=[(5, 0.01), (12, 0.002)]
+    )
+    lines = [shape for shape in figure["layout"]["shapes"] if shape["yref"] == "paper"]
+    assert [(line["x0"], line["x1"]) for line in lines] == [(0.5, 0.5), (1.2, 1.2)]
+    texts = {text["x"]: text["text"] for text in figure["layout"]["annotations"]}
+    assert (texts[0.5], texts[1.2]) == ("rate 0.01", "rate 0.002")
