@@ -1,0 +1,282 @@
+"""Runs survive: workers and servers killed at random moments, and many writers on one database.
+
+    python -m benchmarks.stress                    (about a quarter of an hour)
+    python -m benchmarks.stress --postgresql URL   (the writers on that database, too)
+
+`kills` trains one tiny run while its workers and its servers are killed (SIGKILL) at random
+moments. In the end it must have the weights and the curves of the same run left in peace, to the
+bit; no worker may be left over; the database must be whole. `writers` has processes add points to
+runs of their own as fast as they can: no error, and as many rows as were written.
+
+The tests do the same with smaller numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from nin_core import PRESETS, jobs
+from nin_core.checkpoints import load_weights
+from nin_core.recipes import RECIPES
+from nin_core.store import PROJECT, Run, RunStore, WorkerId
+
+GONE_SECONDS = 10.0  # within which the worker of a killed server must have ended
+LIMIT_SECONDS = 3600.0
+LONGEST_LIFE = 4.0  # seconds from a worker's claim until it is killed: loading, training, testing
+EPOCHS_PER_KILL = 15  # so that the run outlasts the kills
+
+NETWORK = PRESETS["nin-28"].with_widths((6, 8, 8))
+
+# What a server does for its runs, without pages. A run that lost its worker gets its one click.
+_SERVER = """
+import time
+from nin_core import jobs
+from nin_core.store import RESUMABLE, RunStore, StateError
+store = RunStore()
+jobs.keep_spare(store)
+while True:
+    for run in store.list_runs(states=RESUMABLE):
+        try:
+            store.resume(run.id)
+        except StateError:
+            pass
+    jobs.advance(store, slots=1)
+    time.sleep(0.1)
+"""
+
+_WRITER = """
+import os, sys, time
+from nin_core import PRESETS
+from nin_core.recipes import RECIPES
+from nin_core.store import MetricRow, RunStore, WorkerId
+network = PRESETS["nin-28"]
+store = RunStore()
+run_id = store.create(network, RECIPES["fast"].configure(network), "shapes")
+attempt = store.claim(run_id, WorkerId("stress", os.getpid()))
+print("ready", flush=True)
+sys.stdin.readline()
+end, step, worst = time.monotonic() + float(sys.argv[1]), 0, 0.0
+while time.monotonic() < end:
+    began = time.monotonic()
+    rows = [MetricRow("step", 1, step + n, 0.1, 2.0, 0.1) for n in (1, 2)]
+    store.add_metrics(run_id, rows, attempt=attempt)
+    step += 2
+    worst = max(worst, time.monotonic() - began)
+    time.sleep(0.01)
+print(run_id, step, worst)
+"""
+
+
+@dataclass(frozen=True)
+class Survived:
+    """What the kills came to: how many there were, and what the run ended as."""
+
+    worker_kills: int
+    server_kills: int
+    attempts: int
+    seconds: float
+    same: bool
+    orphans: int
+    integrity: str
+
+
+def outcome(store: RunStore, run_id: int) -> str:
+    """A hash of all that a finished run learned and measured, not of how long it took."""
+    run, checkpoint = store.get(run_id), store.load_checkpoint(run_id)
+    assert run.state == "finished", f"{run.state}: {run.error}"
+    assert checkpoint is not None
+    rows = [
+        (r.kind, r.epoch, r.step, r.train_loss, r.train_accuracy, r.test_loss, r.learning_rate)
+        for r in store.metrics(run_id)
+    ]
+    digest = hashlib.sha256(repr(rows).encode())
+    for name, tensor in sorted(load_weights(checkpoint.blob).items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def kills(url: str, *, workers: int, servers: int, epochs: int, seed: int = 0) -> Survived:
+    """Train one run through so many kills, and the same one in peace.
+
+    Args:
+        epochs: enough that the run outlasts the kills; it does not go on for ever.
+
+    Raises:
+        AssertionError: if a killed server's worker does not end in time, or the run fails.
+    """
+    chance = random.Random(seed)
+    store = RunStore(url)
+    train = RECIPES["fast"].configure(NETWORK, epochs=epochs, subset=640)
+    began = time.monotonic()
+    left = {"worker": workers, "server": servers}
+    seen: set[WorkerId] = set()
+    run_id = store.create(NETWORK, train, "shapes")
+    server = _serve(url)
+    try:
+        while sum(left.values()):
+            run = _at_work(store, run_id)
+            if run is None:
+                break  # it has finished
+            assert run.worker is not None
+            seen.add(run.worker)
+            time.sleep(chance.uniform(0.0, LONGEST_LIFE))
+            victim = chance.choice([kind for kind, count in left.items() if count])
+            left[victim] -= 1
+            if victim == "server":
+                server.kill()
+                server.wait()
+                _until(lambda w=run.worker: jobs.is_alive(w) is False, GONE_SECONDS, "its end")
+                server = _serve(url)
+            elif jobs.is_alive(run.worker):
+                os.kill(run.worker.pid or 0, signal.SIGKILL)
+        _finish(store, run_id)
+        peaceful = store.create(NETWORK, train, "shapes")
+        _finish(store, peaceful)
+    finally:
+        server.kill()
+        server.wait()
+    same = outcome(store, run_id) == outcome(store, peaceful)
+    orphans = sum(jobs.is_alive(worker) is not False for worker in seen)
+    done = workers - left["worker"], servers - left["server"]
+    seconds = time.monotonic() - began
+    attempts = store.get(run_id).attempt
+    return Survived(*done, attempts, seconds, same, orphans, integrity(store))
+
+
+def integrity(store: RunStore) -> str:
+    """ "ok", or what SQLite finds wrong with its file. (PostgreSQL checks what it reads.)"""
+    if store.path is None:
+        return "ok"
+    with store.database.read() as connection:
+        return str(connection.scalar(sa.text("PRAGMA integrity_check")))
+
+
+def writers(url: str, *, processes: int, seconds: float) -> tuple[int, int, float]:
+    """Have so many processes add points for so long.
+
+    Returns:
+        the rows that they say they wrote, the rows that are there, and the worst commit in seconds.
+
+    Raises:
+        AssertionError: if one of them fails.
+    """
+    store = RunStore(url)
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(seconds)],
+            cwd=PROJECT,
+            env={**os.environ, "NIN_DATABASE_URL": url},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(processes)
+    ]
+    for process in started:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", process.communicate()[1]
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    written, found, worst = 0, 0, 0.0
+    for process in started:
+        said, errors = process.communicate(timeout=seconds + 120)
+        assert process.returncode == 0, errors
+        run_id, steps, slowest = said.split()
+        written += int(steps)
+        found += len(store.metrics(int(run_id)))
+        worst = max(worst, float(slowest))
+    store.close()
+    return written, found, worst
+
+
+def _serve(url: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _SERVER],
+        cwd=PROJECT,
+        env={**os.environ, "NIN_DATABASE_URL": url},
+    )
+
+
+def _at_work(store: RunStore, run_id: int) -> Run | None:
+    """The run once a process is on it; None once it has finished."""
+    end = time.monotonic() + LIMIT_SECONDS
+    while time.monotonic() < end:
+        run = store.get(run_id)
+        if run.state == "finished":
+            return None
+        if run.state == "running" and run.worker_pid is not None:
+            return run
+        time.sleep(0.05)
+    raise AssertionError(f"run {run_id} did not go on")
+
+
+def _finish(store: RunStore, run_id: int) -> None:
+    def ended() -> bool:
+        run = store.get(run_id)
+        return run.state == "finished" and run.worker is None
+
+    _until(ended, LIMIT_SECONDS, f"run {run_id} to finish")
+
+
+def _until(there: Callable[[], bool], seconds: float, what: str) -> None:
+    end = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+def main() -> int:
+    """The full counts; 1 if anything did not survive."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--workers", type=int, default=50, help="workers to kill (50)")
+    parser.add_argument("--servers", type=int, default=10, help="servers to kill (10)")
+    parser.add_argument("--writers", type=int, default=30, help="processes that write (30)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="that they write for (20)")
+    parser.add_argument("--postgresql", metavar="URL", help="an empty database for the writers")
+    options = parser.parse_args()
+    good = True
+    with tempfile.TemporaryDirectory() as folder:
+        urls = [f"sqlite:///{Path(folder) / 'writers.db'}"]
+        urls += [options.postgresql] if options.postgresql else []
+        for url in urls:
+            written, found, worst = writers(url, processes=options.writers, seconds=options.seconds)
+            good &= written == found
+            kind = sa.make_url(url).get_backend_name()
+            print(
+                f"{kind}: {options.writers} writers for {options.seconds:g} s: {written:,} rows "
+                f"written, {found:,} there, slowest commit {1000 * worst:.0f} ms",
+                flush=True,
+            )
+        url = f"sqlite:///{Path(folder) / 'kills.db'}"
+        total = options.workers + options.servers
+        done = kills(
+            url, workers=options.workers, servers=options.servers, epochs=EPOCHS_PER_KILL * total
+        )
+        good &= done.same and not done.orphans and done.integrity == "ok"
+        print(
+            f"{done.worker_kills} workers and {done.server_kills} servers killed, {done.attempts} "
+            f"attempts in {done.seconds:.0f} s: "
+            f"{'the same' if done.same else 'NOT the same'} weights and curves as in peace, "
+            f"{done.orphans} processes left over, database {done.integrity}"
+        )
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

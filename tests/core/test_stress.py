@@ -1,0 +1,99 @@
+"""Kills at random moments, many writers and two servers at once, in small numbers.
+
+`benchmarks/stress.py` does the first two in large ones.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import stress
+from nin_core.recipes import RECIPES
+from nin_core.store import PROJECT, RunStore
+from tests.conftest import databases, on_database
+
+
+@pytest.mark.slow
+def test_killed_workers_and_servers_change_nothing_and_leave_nothing(store: RunStore) -> None:
+    done = stress.kills(store.url, workers=2, servers=1, epochs=24)
+    assert done.worker_kills + done.server_kills >= 1
+    assert done.attempts > 1
+    assert done.same
+    assert (done.orphans, done.integrity) == (0, "ok")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", databases())
+def test_writers_at_once_lose_nothing(kind: str, request: pytest.FixtureRequest) -> None:
+    store = on_database(kind, request)
+    written, found, _ = stress.writers(store.url, processes=4, seconds=2.0)
+    assert written == found > 0
+
+
+# Two servers of a class: each starts what it can while anything waits or has a worker.
+_SERVER = """
+import sys, time
+from nin_core import jobs
+from nin_core.store import RunStore
+sys.executable = sys.argv[1]
+store = RunStore()
+print("ready", flush=True)
+sys.stdin.readline()
+while store.list_runs(states=("queued", "running")):
+    jobs.advance(store, slots=3)
+    time.sleep(0.02)
+"""
+
+# Claims its run as a worker does, and has finished the next moment.
+_WORKER = """
+import sys
+from nin_core import jobs
+from nin_core.store import RunStore
+store, run_id = RunStore(), int(sys.argv[1])
+attempt = store.claim(run_id, jobs.this_worker())
+if attempt is not None:
+    with open(sys.argv[2], "a") as log:
+        log.write(f"{run_id} {attempt}\\n")
+    store.transition(run_id, "finished", attempt=attempt)
+    store.release(run_id, attempt)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", databases())
+def test_two_servers_on_one_database_run_every_run_once(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Real processes throughout: servers, and the workers that they start."""
+    store = on_database(kind, request)
+    train = RECIPES["fast"].configure(stress.NETWORK)
+    ids = [store.create(stress.NETWORK, train, "shapes") for _ in range(6)]
+    claims, script = tmp_path / "claims", tmp_path / "worker"
+    (tmp_path / "worker.py").write_text(_WORKER)
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} {tmp_path / "worker.py"} "$3" {claims}\n')
+    script.chmod(0o755)
+    servers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _SERVER, str(script)],
+            cwd=PROJECT,
+            env={**os.environ, "NIN_DATABASE_URL": store.url, "PYTHONPATH": str(PROJECT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for server in servers:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+    for server in servers:
+        server.communicate("\n", timeout=180)
+        assert server.returncode == 0
+    assert sorted(claims.read_text().splitlines()) == [f"{run_id} 1" for run_id in ids]
+    runs = [store.get(run_id) for run_id in ids]
+    assert {(run.state, run.attempt, run.spawns) for run in runs} == {("finished", 1, 1)}
