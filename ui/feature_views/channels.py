@@ -129,6 +129,7 @@ def show(scene: Scene) -> None:
         required=True,
         persist_state="session",
         label_visibility="collapsed",
+        wrap=True,
     )
     _QUESTIONS[question][1](view)
 
@@ -160,7 +161,7 @@ def _choose(scene: Scene) -> tuple[Stage, int]:
     """The layer, the order and how many test images."""
     network = scene.subject.network
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        stage = choose_layer(network, width=330)
+        stage = choose_layer(network, width=290)
         keep_valid(_ORDER, _ORDERS)
         st.selectbox(
             "Order of the channels",
@@ -168,7 +169,7 @@ def _choose(scene: Scene) -> tuple[Stage, int]:
             key=_ORDER,
             format_func=lambda name: _ORDERS[name],
             persist_state="session",
-            width=220,
+            width=190,
             help=ORDER_HELP,
         )
         sizes, default = channel_work.sample_sizes(scene.subject.data, network)
@@ -310,7 +311,7 @@ def _dead(found: Exciting, view: View) -> str:
     dead = np.flatnonzero(found.dead)
     these = _these(view.images)
     if not len(dead):
-        return f"None is dead: every channel responds to at least one of {these}."
+        return f"None is dead in {these}: every channel responds to at least one."
     return (
         f"{len(dead)} of {len(view.maps)} channels {'are' if len(dead) > 1 else 'is'} dead, "
         f"zero everywhere in {these}: {_listed(dead)}."
@@ -562,10 +563,11 @@ def _verdict(found: Ablation) -> str:
     start = f"Test accuracy with all channels: {percent(found.accuracy)}. "
     if found.lost[worst] <= 0:
         return f"{start}No single channel is missed: without any one of them it is as high."
+    spared = f"{free} of {len(found.lost)}" if free else "none"
     return (
         f"{start}Without channel **{worst}** it is "
-        f"{percent(found.accuracy_without[worst])}, the greatest loss; {free} of "
-        f"{len(found.lost)} can each go without loss."
+        f"{percent(found.accuracy_without[worst])}, the greatest loss; {spared} can go alone "
+        "without loss."
     )
 
 
@@ -604,7 +606,7 @@ def _gradients(view: View) -> None:
             "so no small change can reach its logit."
         )
         return
-    left, right = st.columns([3, 7])
+    left, right = st.columns([9, 11])  # the left one holds a scale with its two numbers
     with left:
         labels = ["red", "green", "blue"] if len(pixels) == 3 else None
         sprite(
