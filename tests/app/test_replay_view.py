@@ -138,7 +138,7 @@ class TestARun:
 
     def test_filters_are_the_weights(self, kept: dict[int, bytes]) -> None:
         app = look_at(layer(opened(view="replay"), "block2.relu"), "filters")
-        widget(app, "number_input", "That read channel (0 to 3)").set_value(2).run()
+        widget(app, "number_input", "Filters that read channel (0 to 3)").set_value(2).run()
         weights = [load(kept[step])["block2.conv.weight"][:, 2].float().numpy() for step in STEPS]
         reach = max(np.abs(one).max() for one in weights)
         for numbers, one in zip(frames(app), weights, strict=True):

@@ -127,6 +127,7 @@ function turn(replay) {
 
 /** Test accuracy (left, 0 to 100 %) and training loss (right) over the steps of the run. */
 function draw({ curve, data, at }) {
+  curve.style.display = data.curves.accuracy.length + data.curves.loss.length ? "" : "none";
   const [width, height] = [curve.clientWidth, curve.clientHeight];
   if (!width || !height) return;
   const { accuracy, loss, steps, end } = data.curves;

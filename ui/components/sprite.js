@@ -2,7 +2,6 @@
 
 const STEPS = 511; // colours in a scale; odd, so that zero has one of its own
 const SMALLEST_TILE = 40; // CSS pixels
-const LARGEST_TILE = 160;
 const TOO_TALL = 1400; // a grid above it gets smaller ones, down to …
 const TINY_TILE = 20;
 const LARGEST_SIDE = 16000; // what browsers can draw: pixels a side, and in all
@@ -181,7 +180,7 @@ function arrange(data, available, ratio) {
   if (overImage) cell = Math.max(1, Math.floor(cellFor(smallest)));
   while (cell > 1 && cell * width > room) cell--;
   // Few maps: make them larger while they still fit into the height that is wanted.
-  const largest = Math.floor(cellFor(overImage ? 176 : LARGEST_TILE));
+  const largest = Math.floor(cellFor(overImage ? 176 : data.tile));
   for (let larger = cell + 1; larger <= largest; larger++) {
     const grid = gridFor(larger);
     if (grid.width > room || grid.height > data.height * ratio) break;

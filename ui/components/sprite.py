@@ -50,6 +50,7 @@ from ui.components.wire import (
 _NOT_A_NUMBER = -32768  # int16's lowest, which no rounded value takes
 _DIGITS = 4
 _HEIGHT = 460  # CSS pixels: comfortable on a laptop's screen
+_TILE = 160  # CSS pixels: as large as one of several maps becomes
 _MOST_CELLS = 8_000_000  # about what one canvas can hold at one pixel a cell
 
 _mount = st.components.v2.component(
@@ -279,6 +280,7 @@ def film(
                 title=title,
                 labels=names,
                 height=height,
+                tile=_TILE if shown.shape[0] > 1 else height,
                 scale=shown.scale,
                 frames=[
                     {"parcel": frame.parcel.id, "dead": frame.dead, "broken": frame.broken}
@@ -354,7 +356,8 @@ def _show(
     return _as_spot(last_click(key), values.shape) if on_click is not None else None
 
 
-_ABSENT: dict[str, Any] = {
+_USUAL: dict[str, Any] = {
+    "tile": _TILE,
     "labels": None,
     "captions": None,
     "image": None,
@@ -378,7 +381,7 @@ def _message(
 ) -> dict[str, Any]:
     """What the browser is told of a picture, apart from its numbers; lengths in CSS pixels."""
     return {
-        **_ABSENT,
+        **_USUAL,
         "key": key,
         "parcel": parcel.id,
         "shape": list(shape),

@@ -153,12 +153,12 @@ def _choose_part(stage: Stage, network: NiNConfig, count: int) -> tuple[Part, tu
         if st.session_state.get(key, 0) >= entering:
             st.session_state[key] = 0
         reads = st.number_input(
-            f"That read channel (0 to {entering - 1})",
+            f"Filters that read channel (0 to {entering - 1})",
             0,
             entering - 1,
             key=key,
             persist_state="session",
-            width=190,
+            width=240,
             help="A filter has one kernel for each channel that enters; these are those for one.",
         )
     start, stop = _choose_channels(stage, channels, channels_at_once(count, kernel * kernel))
@@ -245,8 +245,8 @@ def _said(
 
 
 def curves(run: Run, history: History, last: int) -> Curves:
-    """The curves below the slider, up to the run's end."""
-    steps = max(run.total_steps or 0 if run.active else 0, run.step, last)
+    """The curves below the slider, up to where the run is."""
+    steps = max(run.step, last)
     return Curves(
         accuracy=_points(history.test_step, history.test_accuracy),
         loss=_points(history.step, history.train_loss),
