@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 from nin_core import BlockConfig, NiNConfig, PoolConfig
 from nin_core.datasets import DATASETS
 from nin_core.features import class_maps, extract_feature_maps, load_model, untrained_model
+from nin_core.images import to_network_input
 from nin_core.snapshots import Snapshots, Taken, halved
 from nin_core.store import RunStore
 from tests.app.test_feature_maps import (
@@ -187,6 +189,39 @@ def test_networks_of_other_shapes_say_what_can_be_compared(store: RunStore) -> N
     assert "The right network has no " in said(app, "info")
     assert not pictures(app)
     assert second
+
+
+def test_a_run_on_other_pictures_gets_the_left_one_in_its_own_format(store: RunStore) -> None:
+    colour = replace(NETWORK, in_channels=3, image_size=32)
+    first, second = add_run(store), add_run(store, colour, "cifar10")
+    app = compared(first, "run")
+    image = fed(NETWORK, shape_image())
+    info = DATASETS["cifar10"]
+    other = to_network_input(
+        shape_image(),
+        channels=info.channels,
+        side=info.side,
+        network=colour,
+        mean=info.mean,
+        std=info.std,
+    ).network_input
+    assert other.shape == (3, 32, 32)
+    assert_sides(app, of(NETWORK, first, image), of(colour, second, other))
+    note = said(app, "caption")
+    assert "so cells have no counterpart" in note
+
+
+def test_a_run_that_diverged_gives_sentences(store: RunStore) -> None:
+    good = add_run(store)
+    state = untrained_model(NETWORK, 1).state_dict()
+    broken = {
+        name: value * torch.nan if value.is_floating_point() else value
+        for name, value in state.items()
+    }
+    add_run(store, weights=save(broken))
+    app = compared(good, "run")
+    assert "One side's maps are not numbers" in said(app, "warning")
+    assert "Some values are not numbers" in said(app, "caption")
 
 
 def layers(pairs: Any) -> list[str]:

@@ -23,7 +23,7 @@ import numpy as np
 import streamlit as st
 
 from nin_core.snapshots import Snapshot, Snapshots
-from ui import image_figures, numbers, resources
+from ui import frame, image_figures, numbers, resources
 from ui.components import sprite
 from ui.feature_images import test_image
 from ui.feature_subject import (
@@ -84,6 +84,11 @@ class Half:
 @st.fragment
 def show(scene: Scene) -> None:
     """Draw the view."""
+    with frame.guarded():  # the store is asked in the fragment, too
+        _show(scene)
+
+
+def _show(scene: Scene) -> None:
     st.html(_STYLE)
     st.caption(
         "The same layer twice, on one colour scale: two runs, two moments of one, or two pictures. "

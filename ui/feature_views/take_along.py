@@ -154,6 +154,8 @@ def whose(subject: Subject) -> str:
 def _answer(scene: Scene) -> str:
     """ "Bag 98.2 %, Shirt 1.1 %, Coat 0.4 %": the three most probable classes."""
     found = computed.answer(scene)
+    if not np.isfinite(found.logits).all():
+        return "No answer: its logits are not numbers"
     order = found.probabilities.argsort(kind="stable")[::-1][:3]
     names = scene.subject.class_names
     return ", ".join(f"{names[i]} {percent(found.probabilities[i])}" for i in order)
