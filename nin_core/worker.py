@@ -78,7 +78,8 @@ if TYPE_CHECKING:
     from .training import EpochEvent, Evaluation, StepEvent, Training, TrainingState
 
 ENDINGS = ("stopped", "paused")  # what a running run can be wanted to become
-ORPHANED = "interrupted"  # what it becomes when the process it belongs to has ended
+# What it becomes when the process it belongs to has ended, or when its store has failed too long.
+INTERRUPTED = "interrupted"
 WHY_ORPHANED = "The server it ran under has ended."
 PHASE_MEASURING = "measuring the test set"
 POLL_SECONDS = 0.15
@@ -282,7 +283,7 @@ class Reporter:
         if desired in ENDINGS:
             self._stop(desired)
         elif self.orphaned:
-            self._stop(ORPHANED)
+            self._stop(INTERRUPTED)
         if rate != self._asked_rate and self._training is not None:
             self._asked_rate = rate
             if rate is not None:
@@ -295,7 +296,7 @@ class Reporter:
             self._finish(self.ending, snapshot, phase=PHASE_MEASURING if measures else None)
             if snapshot is None:
                 self._leave(f"Run #{self._run_id} is {self.ending} before its first step.", 0)
-            if self.ending == ORPHANED:
+            if self.ending == INTERRUPTED:
                 self._leave(WHY_ORPHANED, 0)
         elif moment - self._flushed_at >= FLUSH_SECONDS:
             self._flush()
@@ -333,7 +334,7 @@ class Reporter:
         with self._pending:
             rows, notes, rates = list(self._rows), dict(self._notes), list(self._rates)
             snapshot = snapshot or self._snapshot
-        if state == ORPHANED:
+        if state == INTERRUPTED:
             facts["error"] = WHY_ORPHANED
         self._write_rates(rates)
         notes.pop("phase", None)
@@ -392,13 +393,23 @@ class Reporter:
         if self.orphaned:
             patience = min(patience, PATIENCE_ORPHANED)
         if moment - self._failing_since > patience:
-            self._leave(f"{error} This worker gives up.", GAVE_UP)
+            self._give_up(f"{error} This worker gives up.")
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+    def _give_up(self, why: str) -> NoReturn:
+        """End the process because the store has failed for too long."""
+        if self.state is None:
+            try:  # a few bytes may still be written where a checkpoint may not
+                self._store.transition(self._run_id, INTERRUPTED, attempt=self._attempt, error=why)
+            except StoreError:
+                print(why, file=sys.stderr, flush=True)
+                os._exit(GAVE_UP)  # still on its run, so that whoever finds it gone says so
+        self._leave(why, GAVE_UP)
 
     def _leave(self, why: str, code: int) -> NoReturn:
         """End the process from here: the training thread may be deep in a step."""
         print(why, file=sys.stderr, flush=True)
-        leave_run(self._store, self._run_id, self._attempt, requeue=self.ending == ORPHANED)
+        leave_run(self._store, self._run_id, self._attempt, requeue=self.ending == INTERRUPTED)
         sys.stdout.flush()
         os._exit(code)
 
@@ -543,7 +554,7 @@ class _Job:
         from .training import diagnose, evaluate
 
         reporter, store, run_id = self._reporter, self._store, self._run.id
-        if reporter.final is None or reporter.state in ("paused", ORPHANED):
+        if reporter.final is None or reporter.state in ("paused", INTERRUPTED):
             return
         self.model.load_state_dict(reporter.final.weights)
         images, labels = self.dataset.test_images, self.dataset.test_labels
@@ -702,7 +713,7 @@ def main(arguments: list[str]) -> int:
     faulthandler.enable()  # a crash inside PyTorch leaves its trace in the log
     reporter = work_on(store, run_id, attempt, polite=True, parent=parent)
     print(reporter.trouble, end="", file=sys.stderr, flush=True)
-    leave_run(store, run_id, attempt, reporter.trouble, requeue=reporter.state == ORPHANED)
+    leave_run(store, run_id, attempt, reporter.trouble, requeue=reporter.state == INTERRUPTED)
     # A parent that this one ends with moves the queue on; one that it outlives is gone by now.
     if parent is None:
         with suppress(StoreError):

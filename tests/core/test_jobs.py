@@ -608,6 +608,25 @@ def test_a_reservation_of_a_server_that_died_is_free_at_once(store):
     assert store.get(run_id).worker is not None  # we are about to
 
 
+@pytest.mark.slow
+def test_a_full_disk_is_said_and_the_last_weights_stay(store, fake_worker):
+    """A limit on the size of its files is a worker's full disk."""
+    fake_worker(
+        f"exec {sys.executable} -c '"
+        "import resource, sys; from nin_core import worker; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY)); "
+        "worker.PATIENCE_DEFAULT = 1.0; worker.CHECKPOINT_SECONDS = 0.2; "
+        'sys.exit(worker.main([sys.argv[1]]))\' "$3"'
+    )
+    run_id = start_run(store, NETWORK, LONG, "shapes")
+    run = wait_state(store, run_id, "interrupted")
+    assert "its disk is full; free some space or delete runs" in run.error
+    from nin_core.checkpoints import unpack
+
+    checkpoint = store.load_checkpoint(run_id)
+    assert unpack(checkpoint.blob).step == checkpoint.step >= 1
+
+
 # --- settling and starting, without training --------------------------------------------------
 
 
