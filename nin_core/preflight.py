@@ -175,7 +175,7 @@ def _judge(
     layers: Sequence[LayerStart], network: NiNConfig, images: int, spread: float, loss: float
 ) -> tuple[Verdict, str]:
     classes, dead = network.num_classes, layers[-1].dead
-    cure = "the fast recipe starts with every map alive, and so does switching the final ReLU off."
+    cure = "take the fast recipe, under which every map starts alive, or switch the final ReLU off."
     if not math.isfinite(loss):
         return "stalled", (
             "The first loss is not a finite number: the weights start too large; "

@@ -30,7 +30,7 @@ from nin_core.recipes import (
     TrainConfig,
 )
 from nin_core.store import MAX_NAME, default_name
-from ui import numbers, resources, training
+from ui import numbers, preflight_panel, resources, training
 
 if TYPE_CHECKING:
     from nin_core.store import Run
@@ -81,6 +81,8 @@ def draw(config: NiNConfig) -> None:
         on_click=_start,
         args=(plan, starts),
     )
+    if plan is not None and problem is None and find_dataset(plan.dataset).available:
+        preflight_panel.draw(plan.network, plan.train, plan.dataset)
     if started := st.session_state.pop("tr:started", None):
         st.toast(f"Run #{started} has been put in the queue.")  # on a phone it is far below
         st.rerun()  # the open run beside the panel is another one now
