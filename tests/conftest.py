@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -84,6 +85,7 @@ def postgresql() -> Iterator[Callable[..., str]]:
         yield make
 
 
+@cache
 def databases() -> tuple[str, ...]:
     """The kinds of database for `on_database`; CI has PostgreSQL if it can have it at all."""
     return ("sqlite", "postgresql") if find_postgresql() or not IN_CI else ("sqlite",)

@@ -33,6 +33,7 @@ from nin_core.jobs import (
 )
 from nin_core.recipes import RECIPES
 from nin_core.store import Run, RunStore, StateError, StoreError, WorkerId, now
+from tests.conftest import databases, on_database
 
 # Small enough for one thread and a few milliseconds a step.
 NETWORK = PRESETS["nin-28"].with_widths((6, 8, 8))
@@ -90,12 +91,14 @@ def fake_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
 
 
 @pytest.mark.slow
-def test_a_run_from_start_to_evaluation(store):
+@pytest.mark.parametrize("kind", databases())
+def test_a_run_from_start_to_evaluation(kind, request):
     from nin_core.checkpoints import load_weights
     from nin_core.data import load_dataset
     from nin_core.model import build_nin
     from nin_core.training import evaluate
 
+    store = on_database(kind, request)
     run_id = start_run(store, NETWORK, SHORT, "shapes")
     assert wait_for(lambda: store.get(run_id).worker_pid, "a process") > 0
     run = wait_state(store, run_id, "finished")

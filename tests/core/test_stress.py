@@ -20,7 +20,7 @@ from tests.conftest import databases, on_database
 
 @pytest.mark.slow
 def test_killed_workers_and_servers_change_nothing_and_leave_nothing(store: RunStore) -> None:
-    done = stress.kills(store.url, workers=2, servers=1, epochs=24)
+    done = stress.kills(store.url, workers=2, servers=1, epochs=16)
     assert done.worker_kills + done.server_kills >= 1
     assert done.attempts > 1
     assert done.same
