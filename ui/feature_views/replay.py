@@ -4,8 +4,9 @@ Choices made here:
 
 * All moments are sent at once, on one colour scale, and the browser turns between them: nothing is
   computed or sent when the slider moves.
-* While a run trains the view can follow it: a fragment looks for newer weights every other second
-  and sends what is new. Whoever has moved the slider back stays where they are.
+* While a run trains the view can follow it: a fragment that shows nothing looks for newer weights
+  every other second, and draws the page once when there are some, its answer too. So a tick costs
+  little, however large the film is. Whoever has moved the slider back stays where they are.
 * Accuracy and loss are those that the run had reported by then, with the step where they were
   measured if it is another one; nothing is measured anew.
 """
@@ -20,7 +21,7 @@ import streamlit as st
 
 from nin_core import NiNConfig, summarize
 from nin_core.snapshots import room_for
-from nin_core.store import RunNotFound
+from nin_core.store import RunNotFound, StoreError
 from ui import frame, numbers, resources, training
 from ui.components import Curves, film, replay
 from ui.components import Moment as Position
@@ -33,6 +34,8 @@ from ui.feature_views.stages import Stage
 
 if TYPE_CHECKING:
     from nin_core.store import Run
+
+Names = tuple[tuple[int, float], ...]  # of moments: step, and when they were made
 
 TICK_SECONDS = 2.0
 CURVE_POINTS = 300  # of a curve below the slider
@@ -55,34 +58,42 @@ def show(scene: Scene) -> None:
             "choose one under “Network”."
         )
         return
-    run = _run(scene)
-    following = run.active and st.toggle(
+    run = resources.store().get(int(subject.key[1]))
+    if run.active and st.toggle(
         "Follow it while it trains",
         True,
         key=_FOLLOW,
         persist_state="session",
         help="Newer weights are shown as soon as they are saved, while the slider is at its end.",
-    )
-    # Only what ticks stands in a fragment with a clock; one that does not, reruns by its widgets.
-    st.fragment(_tick, run_every=TICK_SECONDS if following else None)(scene, following)
+    ):
+        st.fragment(_watch, run_every=TICK_SECONDS)(run.id, _names(moments(run)))
+    _replay(scene, run.id)
 
 
-def _run(scene: Scene) -> Run:
-    return resources.store().get(int(scene.subject.key[1]))
+def _watch(run_id: int, shown: Names) -> None:
+    """Draw the page anew when the run has other moments than are shown, or trains no more."""
+    try:
+        run = resources.store().get(run_id)
+        if run.active and _names(moments(run)) == shown:
+            return
+    except RunNotFound:
+        pass  # the page says so
+    except StoreError:
+        return  # the next tick asks again
+    st.rerun()
 
 
-def _tick(scene: Scene, following: bool) -> None:
+def _names(found: list[Moment]) -> Names:
+    return tuple((moment.step, moment.made_at) for moment in found)
+
+
+@st.fragment
+def _replay(scene: Scene, run_id: int) -> None:
     with frame.guarded():
-        try:
-            run = _run(scene)
-        except RunNotFound:
-            st.rerun()  # the page, which says so
-        if following and not run.active:
-            st.rerun()  # the page, which then shows the run's last weights
-        _replay(scene, run)
+        _show_moments(scene, resources.store().get(run_id))
 
 
-def _replay(scene: Scene, run: Run) -> None:
+def _show_moments(scene: Scene, run: Run) -> None:
     network = scene.subject.network
     found = moments(run)
     if len(found) < 2:
