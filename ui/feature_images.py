@@ -34,7 +34,7 @@ from nin_core.images import (
     has_bright_background,
     read_image,
 )
-from ui import image_figures, resources
+from ui import background, image_figures, resources
 from ui.components import draw, gallery
 from ui.feature_subject import FALLBACK, Picture, Subject, keep_valid, picture_of
 from ui.feature_views import channel_work
@@ -341,7 +341,7 @@ def _answers(subject: Subject, info: DatasetInfo) -> Answers | None:
     images = channel_work.sample(info, size)
     name, look = channel_work.predictions(asked, images)
     if look.result is None:
-        channel_work.wait(name, look, f"Asking it about {size:,} test images")
+        background.wait(name, look, f"Asking it about {size:,} test images")
         return None
     if size < sizes[-1]:
         seconds = channel_work.forward_seconds(asked.network, sizes[-1])

@@ -2,16 +2,14 @@
 
 Choices made here:
 
-* What takes many test images runs in the server's one background thread (`nin_core.background`),
-  shared by all sessions, under the weights, images and layer it is for. A fragment of its own shows
-  how far it is and redraws the page once, when it is there.
+* What takes many test images runs in the server's one background thread (`ui.background`), shared
+  by all sessions, under the weights, images and layer it is for.
 * How many test images are looked at by default follows from what they cost in this network, so that
   a large network answers after seconds too. Fewer than all are a balanced sample.
 """
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,11 +18,12 @@ import numpy as np
 import streamlit as st
 
 from nin_core import NiNConfig, summarize
-from nin_core.background import Background, Look, Name, Report, Work
+from nin_core.background import Look, Name, Report, Work
 from nin_core.datasets import DatasetInfo
 from nin_core.estimate import FORWARD_SHARE, SECONDS_PER_MAC, SECONDS_PER_VALUE
 from nin_core.summary import BYTES, LayerSummary
 from ui import resources
+from ui.background import ask
 from ui.feature_subject import Picture, Subject, model_of
 from ui.feature_views import Scene
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from nin_core.channels import Ablation, Exciting, PreparedImages
     from nin_core.features import Array, ClassMaps
 
-TICK_SECONDS = 0.7
 PATIENCE_SECONDS = 10.0  # what looking at the test images may take unasked, as estimated
 SAMPLES = (500, 2_000)
 
@@ -128,12 +126,6 @@ def _row_seconds(row: LayerSummary) -> float:
 # --- in the background ------------------------------------------------------------------------
 
 
-@st.cache_resource(show_spinner=False)
-def background() -> Background:
-    """The server's thread for such work."""
-    return Background()
-
-
 def exciting(subject: Subject, images: ImageSample, layer: str) -> tuple[Name, Look]:
     """What excites each channel of a layer: how the work stands, which begins if need be."""
     model, prepared = model_of(subject), images.prepared(subject)
@@ -145,7 +137,7 @@ def exciting(subject: Subject, images: ImageSample, layer: str) -> tuple[Name, L
             model, prepared, layer, progress=lambda done, total: report(done / total)
         )
 
-    return _ask("exciting", (subject.computed_key, len(images), layer), work)
+    return ask("exciting", (subject.computed_key, len(images), layer), work)
 
 
 def predictions(subject: Subject, images: ImageSample) -> tuple[Name, Look]:
@@ -157,7 +149,7 @@ def predictions(subject: Subject, images: ImageSample) -> tuple[Name, Look]:
 
         return predict(model, prepared, progress=lambda done, total: report(done / total))
 
-    return _ask("predictions", (subject.computed_key, images.info.name, len(images)), work)
+    return ask("predictions", (subject.computed_key, images.info.name, len(images)), work)
 
 
 def without(
@@ -165,13 +157,13 @@ def without(
 ) -> tuple[Name, Look]:
     """The accuracy with channels of a layer switched off together."""
     key = (subject.computed_key, len(images), layer, tuple(sorted(off)))
-    return _ask("without", key, _ablations(subject, images, layer, [off]))
+    return ask("without", key, _ablations(subject, images, layer, [off]))
 
 
 def ranking(subject: Subject, images: ImageSample, layer: str) -> tuple[Name, Look]:
     """The accuracy without each single channel of a layer."""
     name = ranking_name(subject, images, layer)
-    return _ask(*name, _ablations(subject, images, layer, None))
+    return ask(*name, _ablations(subject, images, layer, None))
 
 
 def ranking_name(subject: Subject, images: ImageSample, layer: str) -> Name:
@@ -197,45 +189,6 @@ def _ablations(
         return step
 
     return work
-
-
-def _owner() -> str:
-    """This session, for the background."""
-    return st.session_state.setdefault("fm:ch:owner", uuid.uuid4().hex)
-
-
-def _ask(kind: str, key: Any, work: Work) -> tuple[Name, Look]:
-    name = Name(kind, key)
-    return name, background().ask(name, _owner(), work)
-
-
-def finished(name: Name) -> Any:
-    """The result of work if it is there; None if not. Asks for nothing."""
-    look = background().find(name, _owner())
-    return look.result if look is not None and look.state == "done" else None
-
-
-def wait(name: Name, look: Look, what: str) -> None:
-    """Show how far work is until it is there, then redraw the page; or why it failed.
-
-    Args:
-        what: is being done, for people.
-    """
-    if look.state == "failed":
-        st.error(f"{what}: it failed ({look.problem}).", icon=":material/error:")
-        st.button(
-            "Try again", key=f"fm:ch:again:{name.kind}", on_click=background().forget, args=(name,)
-        )
-        return
-    st.fragment(_progress, run_every=TICK_SECONDS)(name, what)
-
-
-def _progress(name: Name, what: str) -> None:
-    look = background().find(name, _owner())
-    if look is None or look.state in ("done", "failed"):
-        st.rerun()  # the page, which asks again
-    queue = f" · waits for {look.before} other" if look.before else f" · {look.done:.0%}"
-    st.progress(min(look.done, 1.0), text=f"{what}{queue}")
 
 
 # --- for the picture --------------------------------------------------------------------------

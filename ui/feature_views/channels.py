@@ -22,6 +22,7 @@ import streamlit as st
 
 from nin_core import summarize
 from nin_core.receptive_field import receptive_field, steps_to
+from ui import background
 from ui.components import plot, sprite
 from ui.feature_subject import Subject, keep_valid, percent
 from ui.feature_views import Scene, channel_figures, channel_work, computed, tables
@@ -238,7 +239,7 @@ def _lost(view: View) -> NDArray[np.float64] | None:
 def _ranking(view: View) -> Ablation | None:
     if view.images is None:
         return None
-    return channel_work.finished(channel_work.ranking_name(view.subject, view.images, view.layer))
+    return background.finished(channel_work.ranking_name(view.subject, view.images, view.layer))
 
 
 _ORDERS = {**ORDERS, "lost": "Accuracy lost without"}
@@ -282,7 +283,7 @@ def _over_the_test_images(view: View) -> Exciting | None:
         name, look = channel_work.exciting(view.subject, view.images, view.layer)
         found = look.result
         if found is None:
-            channel_work.wait(name, look, f"Looking at {_these(view.images)}")
+            background.wait(name, look, f"Looking at {_these(view.images)}")
         else:
             st.caption(_dead(found, view))
     last = len(view.maps) - 1
@@ -482,7 +483,7 @@ def _accuracy(view: View, off: tuple[int, ...]) -> None:
         return
     name, look = channel_work.without(view.subject, view.images, view.layer, off)
     if look.result is None:
-        channel_work.wait(name, look, f"Testing without them on {_these(view.images)}")
+        background.wait(name, look, f"Testing without them on {_these(view.images)}")
         return
     found: Ablation = look.result
     st.markdown(
@@ -535,7 +536,7 @@ def _ranked(view: View) -> None:
             return
         name, look = channel_work.ranking(view.subject, view.images, view.layer)
         if look.result is None:
-            channel_work.wait(name, look, f"Testing without each of {count} channels")
+            background.wait(name, look, f"Testing without each of {count} channels")
             return
         found = look.result
     st.markdown(_verdict(found))
