@@ -19,7 +19,10 @@ from tests.conftest import databases, on_database
 
 
 @pytest.mark.slow
-def test_killed_workers_and_servers_change_nothing_and_leave_nothing(store: RunStore) -> None:
+def test_killed_workers_and_servers_change_nothing_and_leave_nothing(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stress, "GONE_SECONDS", 60.0)  # a busy machine fails no test
     done = stress.kills(store.url, workers=2, servers=1, epochs=16)
     assert done.worker_kills + done.server_kills >= 1
     assert done.attempts > 1
