@@ -1,0 +1,63 @@
+"""What goes wrong while a run trains, told from its curve alone, and the twin that would do better.
+
+No torch here: pages ask at every tick.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .config import NiNConfig
+from .recipes import MIN_RATE, RECIPES, TrainConfig
+
+DIVERGED = "The loss is no longer a finite number"  # how `training.DivergedError` begins
+
+# A loss this close to ln(classes), relatively, is that of guessing. A tutorial run that has died
+# stays within 0.1 %; one that learns passes through the band within a few points.
+GUESSING_BAND = 0.02
+MIN_POINTS, MIN_STEPS = 8, 100  # before it is said
+
+
+class Twin(NamedTuple):
+    """A run like another one with one thing changed; `change` says which, for a button."""
+
+    train: TrainConfig
+    change: str
+
+
+def plateau(steps: Sequence[float], losses: Sequence[float], num_classes: int) -> int | None:
+    """For how many steps up to now the loss has been that of guessing; None if it is not.
+
+    Args:
+        steps, losses: the points of the training curve, in order; a loss that was not finite is
+            NaN. Losses in nats.
+    """
+    guessing = math.log(num_classes)
+    count = 0
+    for loss in reversed(losses):
+        if not abs(loss - guessing) <= GUESSING_BAND * guessing:  # NaN is not close to anything
+            break
+        count += 1
+    if count < MIN_POINTS:
+        return None
+    since = steps[-count - 1] if count < len(steps) else 0
+    length = int(steps[-1] - since)
+    return length if length >= MIN_STEPS else None
+
+
+def twin(train: TrainConfig, network: NiNConfig, train_size: int) -> Twin:
+    """The same run in the way in which it would learn: the fast recipe, else a lower rate.
+
+    Args:
+        train: of the run that does not learn.
+        train_size: training images of its data set.
+    """
+    fast = RECIPES["fast"].configure(
+        network, train_size=train_size, subset=train.subset, seed=train.seed
+    )
+    if train.recipe != "fast" or train.learning_rate > fast.learning_rate:
+        return Twin(fast, "with the fast recipe")
+    rate = max(MIN_RATE, float(f"{train.learning_rate / 4:.2g}"))
+    return Twin(train.varied(learning_rate=rate), f"at a learning rate of {rate:g}")

@@ -1,0 +1,65 @@
+"""When a curve says that nothing is learned, and what the twin of such a run has changed."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from nin_core import PRESETS, RECIPES
+from nin_core.trouble import MIN_POINTS, MIN_STEPS, plateau, twin
+
+NETWORK = PRESETS["nin-slim-128"]
+LN10 = math.log(10)
+
+
+def steps(count: int, each: int = 20) -> list[float]:
+    return [float(each * (number + 1)) for number in range(count)]
+
+
+@pytest.mark.parametrize("before", [[], [2.9, 2.5, 2.4], [1.9], [math.nan]])
+def test_a_loss_of_guessing_is_a_plateau_of_its_length(before: list[float]) -> None:
+    stuck = [LN10 * (1 + 0.01 * (-1) ** number) for number in range(12)]
+    losses = [*before, *stuck]
+    assert plateau(steps(len(losses)), losses, 10) == 12 * 20
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [],
+        [LN10] * (MIN_POINTS - 1),
+        [LN10] * 30 + [2.0],  # it has begun to learn
+        [LN10] * 30 + [math.nan],
+        [math.log(3)] * 30,  # guessing of three classes
+        [2.6 - 0.05 * number for number in range(30)],  # passes through
+    ],
+)
+def test_anything_else_is_none(losses: list[float]) -> None:
+    assert plateau(steps(len(losses)), losses, 10) is None
+
+
+def test_a_few_steps_are_no_plateau() -> None:
+    each = MIN_STEPS // 20
+    assert plateau(steps(12, each), [LN10] * 12, 10) is None
+    assert plateau(steps(20, each), [LN10] * 20, 10) == MIN_STEPS
+
+
+def test_the_twin_of_a_tutorial_run_takes_the_fast_recipe() -> None:
+    train = RECIPES["tutorial"].configure(NETWORK, seed=7, subset=5_000)
+    found = twin(train, NETWORK, 60_000)
+    assert found.train == RECIPES["fast"].configure(NETWORK, seed=7, subset=5_000)
+    assert found.change == "with the fast recipe"
+
+
+def test_a_fast_run_at_too_high_a_rate_goes_back_to_the_recipes() -> None:
+    train = RECIPES["fast"].configure(NETWORK, learning_rate=3.0)
+    assert twin(train, NETWORK, 60_000).train == RECIPES["fast"].configure(NETWORK)
+
+
+def test_a_fast_run_takes_a_quarter_of_its_rate() -> None:
+    train = RECIPES["fast"].configure(NETWORK, epochs=3).with_rate(100, 0.5)
+    found = twin(train, NETWORK, 60_000)
+    assert found.train.learning_rate == pytest.approx(train.learning_rate / 4, rel=0.05)
+    assert (found.train.epochs, found.train.rate_changes) == (3, ())
+    assert f"{found.train.learning_rate:g}" in found.change
