@@ -41,6 +41,7 @@ from .initialization import initialize_unit_variance, initialize_xavier
 from .model import build_nin
 from .recipes import TrainConfig
 from .summary import summarize
+from .trouble import DIVERGED
 
 ADAMW_SECOND_BETA = 0.95
 UPDATE_SECONDS = 5.0  # more than any optimizer takes to change the weights
@@ -725,7 +726,7 @@ class Training:
         if not math.isfinite(loss):
             rate = self._config.rate_after(self.step)
             raise DivergedError(
-                f"The loss is no longer a finite number after step {self.step:,}: the learning "
+                f"{DIVERGED} after step {self.step:,}: the learning "
                 f"rate of {rate:g} is too high for this network; {rate / 10:g}, or the fast "
                 "recipe, would work."
             )

@@ -28,7 +28,16 @@ from zoneinfo import ZoneInfo
 
 import streamlit as st
 
-from nin_core import ConfigError, NiNConfig, estimate, jobs, preset_name, run_export, summarize
+from nin_core import (
+    ConfigError,
+    NiNConfig,
+    estimate,
+    jobs,
+    preset_name,
+    run_export,
+    summarize,
+    trouble,
+)
 from nin_core.datasets import DATASETS
 from nin_core.recipes import MAX_EPOCHS, MAX_RATE, MIN_RATE
 from nin_core.store import RESUMABLE, RunNotFound, StoreError
@@ -48,6 +57,7 @@ MAX_HISTORIES = 32  # runs whose points a server keeps at hand
 DRAFT = "tr:draft"
 _OPEN = "tr:open"
 _NOTICE = "tr:notice"
+_TWIN = "tr:twin:started"
 
 STATES: dict[str, tuple[str, str]] = {  # icon and colour of a badge
     "queued": (":material/hourglass_empty:", "gray"),
@@ -527,6 +537,53 @@ def _messages(seen: _Seen) -> None:
         st.info("This run was stopped before its first step: there was nothing to keep.")
     if run.diagnosis:
         st.warning(f"**Diagnosis:** {run.diagnosis}", icon=":material/troubleshoot:")
+    elif sentence := _stuck(seen):
+        st.warning(sentence, icon=":material/horizontal_rule:")
+    elif not (run.error or "").startswith(trouble.DIVERGED):
+        return
+    _offer_twin(run)
+
+
+def _stuck(seen: _Seen) -> str | None:
+    """Why the run seems to learn nothing while it trains; None if it does learn."""
+    run, history = seen.run, seen.history
+    if run.network is None or run.state != "running":
+        return None
+    classes = run.network.num_classes
+    steps = trouble.plateau(history.step, history.train_loss, classes)
+    if steps is None:
+        return None
+    return (
+        f"For {steps:,} steps the loss has stayed at ln({classes}) = {math.log(classes):.3f}, what "
+        "guessing costs: every image gets nearly the same logits, as when class maps are dead. It "
+        "may still wake up."
+    )
+
+
+def _offer_twin(run: Run) -> None:
+    """A button for the run that would learn, where this one does not."""
+    if run.train is None or run.network is None or run.dataset not in DATASETS:
+        return
+    if st.session_state.pop(_TWIN, False):
+        st.rerun()  # the page, whose run is the twin now
+    twin = trouble.twin(run.train, run.network, DATASETS[run.dataset].train_size)
+    st.button(
+        f"Start a twin {twin.change}",
+        key="tr:twin",
+        icon=":material/call_split:",
+        on_click=_start_twin,
+        args=(run, twin),
+        help="The same network on the same images with the same seed; this run stays as it is.",
+    )
+
+
+def _start_twin(run: Run, twin: trouble.Twin) -> None:
+    assert run.network is not None
+    store = resources.store()
+    run_id = attempt("run", jobs.start_run, store, run.network, twin.train, run.dataset)
+    if run_id is not None:
+        open_run(run_id)
+        st.session_state[_TWIN] = True
 
 
 def _figures(run: Run, history: History) -> None:

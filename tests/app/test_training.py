@@ -7,6 +7,7 @@ store, as a worker would. The generated shapes stand in for a data set.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from nin_core.datasets import DATASETS
 from nin_core.evaluation import pack_logits
 from nin_core.recipes import RECIPES
 from nin_core.store import MetricRow, Run, RunStore
+from nin_core.trouble import DIVERGED
 from tests.conftest import dashboard
 from ui import runs, start_panel
 from ui.architecture import link
@@ -378,6 +380,47 @@ def test_a_diagnosis_is_in_sight(store: RunStore) -> None:
     run_id = ended(store, "finished", diagnosis="5 of 10 class maps are zero.")
     page = open_page(run=run_id)
     assert any("5 of 10 class maps are zero." in box.value for box in page.warning)
+
+
+def test_a_run_that_stays_at_guessing_says_so_and_offers_its_twin(store: RunStore) -> None:
+    train = RECIPES["tutorial"].configure(NETWORK, epochs=1, seed=3)
+    run_id = store.create(NETWORK, train, "shapes", None)
+    attempt = store.claim(run_id, WORKER)
+    assert attempt is not None
+    store.note(run_id, attempt, total_steps=938)
+    rows = [
+        MetricRow("step", 1, n, n / 10, math.log(10) + 1e-3, 0.1, None, 0.1, 500, 0.1, 4000.0)
+        for n in range(20, 401, 20)
+    ]
+    store.add_metrics(run_id, rows[:5], attempt=attempt)
+    page = open_page(run=run_id)
+    assert "what guessing costs" not in texts(page)
+    store.add_metrics(run_id, rows[5:], attempt=attempt)
+    page.run()
+    assert "For 400 steps the loss has stayed at ln(10) = 2.303, what guessing costs" in texts(page)
+    button(page, "Start a twin with the fast recipe").click().run()
+    assert not page.exception
+    twin = store.list_runs(limit=1)[0]
+    assert twin.id != run_id
+    assert (twin.network, twin.dataset) == (NETWORK, "shapes")
+    size = DATASETS["shapes"].train_size
+    assert twin.train == RECIPES["fast"].configure(NETWORK, train_size=size, seed=3)
+    assert page.query_params["run"] == str(twin.id)
+    assert store.get(run_id).state == "running"
+
+
+def test_a_diverged_run_offers_a_twin_at_a_lower_rate(store: RunStore) -> None:
+    run_id = ended(
+        store, "failed", error=f"{DIVERGED} after step 40: the learning rate is too high."
+    )
+    page = open_page(run=run_id)
+    rate = RECIPES["fast"].configure(NETWORK).learning_rate / 4
+    assert button(page, f"Start a twin at a learning rate of {float(f'{rate:.2g}'):g}")
+
+
+def test_a_run_that_learns_offers_no_twin(store: RunStore) -> None:
+    run_id, _ = run_of(store, steps=400)
+    assert not [label for label in labels(open_page(run=run_id)) if "twin" in label]
 
 
 def test_names_are_shown_as_they_are(store: RunStore) -> None:
