@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,6 +134,8 @@ def kills(url: str, *, workers: int, servers: int, epochs: int, seed: int = 0) -
             assert run.worker is not None
             seen.add(run.worker)
             time.sleep(chance.uniform(0.0, LONGEST_LIFE))
+            if not jobs.is_alive(run.worker):
+                continue  # it ended by itself meanwhile
             victim = chance.choice([kind for kind, count in left.items() if count])
             left[victim] -= 1
             if victim == "server":
@@ -140,8 +143,9 @@ def kills(url: str, *, workers: int, servers: int, epochs: int, seed: int = 0) -
                 server.wait()
                 _until(lambda w=run.worker: jobs.is_alive(w) is False, GONE_SECONDS, "its end")
                 server = _serve(url)
-            elif jobs.is_alive(run.worker):
-                os.kill(run.worker.pid or 0, signal.SIGKILL)
+            elif run.worker.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(run.worker.pid, signal.SIGKILL)
         _finish(store, run_id)
         peaceful = store.create(NETWORK, train, "shapes")
         _finish(store, peaceful)
