@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
 from functools import cache
+from html import unescape
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import pytest
 
@@ -26,6 +29,11 @@ if TYPE_CHECKING:
 
     from nin_core.data import Dataset
     from nin_core.store import RunStore
+
+
+# Two test processes of two threads each, on two cores, are many times slower than of one.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def missing(sentence: str) -> NoReturn:
@@ -136,6 +144,21 @@ def dashboard(page: str | None = None, **query: str) -> AppTest:
         app.run()
         app.switch_page(f"pages/{page}.py")
     return app
+
+
+class HeadFigure(NamedTuple):
+    """One of the figures at the head of the Architecture page."""
+
+    value: str
+    delta: str
+
+
+def head_figure(app: AppTest, label: str) -> HeadFigure:
+    """The head's figure of that label."""
+    html = next(h.proto.body for h in app.main.get("html") if "nin-head" in h.proto.body)
+    found = re.search(f"<span>{label}</span><b>(.*?)</b><small>(.*?)</small>", html)
+    assert found is not None, f"no figure {label!r}"
+    return HeadFigure(*map(unescape, found.groups()))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from nin_core import PRESETS, NetworkSummary, summarize
 from nin_core.reference_nets import REFERENCE_NETS, reference_summary
-from tests.conftest import dashboard
+from tests.conftest import dashboard, head_figure
 from tests.core.test_diagram import ODD
 from tests.prerequisites import PROJECT
 from ui import figures, link, notes
@@ -28,10 +28,6 @@ def page(**query: str) -> AppTest:
 
 def text(app: AppTest) -> str:
     return " ".join(element.value for element in [*app.main.markdown, *app.main.caption])
-
-
-def metric(app: AppTest, label: str) -> Any:
-    return next(m for m in app.main.metric if m.label == label)
 
 
 def read(sent: dict[str, Any]) -> dict[str, list[str]]:
@@ -64,10 +60,10 @@ def component(app: AppTest, key: str) -> dict[str, Any]:
 
 def test_totals_and_the_table_are_the_tutorials() -> None:
     app = page(net="nin-224")
-    assert metric(app, "Parameters").value == "1,992,166"
-    assert metric(app, "Parameters").delta == "same as nin-224"
-    assert metric(app, "MACs an image").value == "762 M"
-    assert metric(app, "Receptive field").value == "195 px"
+    assert head_figure(app, "Parameters").value == "1,992,166"
+    assert head_figure(app, "Parameters").delta == "same as nin-224"
+    assert head_figure(app, "MACs an image").value == "762 M"
+    assert head_figure(app, "Receptive field").value == "195 px"
     shown = table(app)
     assert shown["name"][0] == "block1.conv"
     assert shown["output_shape"][:4] == ["96×54×54"] * 3 + ["96×26×26"]
@@ -91,8 +87,8 @@ def test_a_slider_moves_everything() -> None:
     slider = next(s for s in app.sidebar.slider if s.label == "Block 3 channels")
     slider.set_value(300).run()
     now = summarize(PRESETS["nin-224"].with_widths((96, 256, 300)))
-    assert metric(app, "Parameters").value == f"{now.total_parameters:,}"
-    assert metric(app, "Parameters").delta == "−16 % vs nin-224"
+    assert head_figure(app, "Parameters").value == f"{now.total_parameters:,}"
+    assert head_figure(app, "Parameters").delta == "−16 % vs nin-224"
     assert table(app)["parameters"][-1] == f"{now.total_parameters:,}"
     assert "300×12×12" in table(app)["output_shape"]
     assert component(app, "architecture:where:parameters") != before
@@ -120,12 +116,12 @@ def test_another_preset_can_be_compared_and_the_batch_size_changed() -> None:
     app = page(net="nin-slim-128")
     other = next(s for s in app.main.selectbox if s.label == "Compare with")
     other.set_value("nin-28").run()
-    assert metric(app, "Parameters").delta.endswith("vs nin-28")
+    assert head_figure(app, "Parameters").delta.endswith("vs nin-28")
     names = [t["name"] for t in component(app, "architecture:where:macs")["figure"]["data"]]
     assert names == ["k×k convolutions", "1×1 convolutions", "nin-28"]
-    before = metric(app, "Training memory").value
+    before = head_figure(app, "Training memory").value
     next(n for n in app.main.number_input if n.label == "Batch size").set_value(1).run()
-    assert metric(app, "Training memory").value != before
+    assert head_figure(app, "Training memory").value != before
 
 
 def test_reference_networks_that_do_not_fit_say_from_where_they_would() -> None:
@@ -149,7 +145,7 @@ def test_a_receptive_field_beyond_the_image_is_said() -> None:
 def test_every_network_has_its_page(name: str) -> None:
     config = (PRESETS | ODD)[name]
     app = page(**link.to_query(config, "nin-28"))
-    assert metric(app, "Parameters").value == f"{summarize(config).total_parameters:,}"
+    assert head_figure(app, "Parameters").value == f"{summarize(config).total_parameters:,}"
     app.main.segmented_control(key="architecture:view").set_value("compare").run()
     for log in (True, False):
         app.main.toggle(key="architecture:log").set_value(log).run()

@@ -14,7 +14,7 @@ from nin_core import PRESETS, NiNConfig, summarize, variants
 from nin_core.pins import Pins
 from nin_core.reference_nets import reference_summary
 from nin_core.store import RunStore
-from tests.conftest import dashboard
+from tests.conftest import dashboard, head_figure
 from tests.core.test_diagram import ODD
 from ui import figures, notes
 from ui.laboratory import compare, pinned
@@ -30,6 +30,8 @@ def page(**query: str) -> AppTest:
 
 
 def pin(app: AppTest, name: str) -> None:
+    app.session_state["architecture:pin:open"] = True
+    app.run()
     app.main.text_input(key="architecture:pin-name").set_value(name)
     next(button for button in app.main.button if button.label == "Pin").click().run()
     assert not app.exception
@@ -42,10 +44,6 @@ def press(app: AppTest, label: str, number: int = 0) -> None:
 
 def other(app: AppTest) -> Any:
     return next(box for box in app.main.selectbox if box.label == "Compare with")
-
-
-def metric(app: AppTest, label: str) -> Any:
-    return next(found for found in app.main.metric if found.label == label)
 
 
 def move_block_3(app: AppTest, width: int) -> None:
@@ -75,10 +73,10 @@ def test_a_pin_is_what_the_network_is_compared_with(store: RunStore) -> None:
     pin(app, "the narrow one")
     assert "Pinned as “the narrow one”" in app.main.success[0].value
     assert other(app).value == Pins(store.database).all()[0].id
-    assert metric(app, "Parameters").delta == "same as the narrow one"
+    assert head_figure(app, "Parameters").delta == "same as the narrow one"
     move_block_3(app, 48)
     now, then = summarize(WIDER), summarize(SLIM)
-    assert metric(app, "Parameters").delta.endswith("vs the narrow one")
+    assert head_figure(app, "Parameters").delta.endswith("vs the narrow one")
     assert app.main.text_input(key="architecture:pin-name").value == ""
     shown = chart(app, "architecture:change:parameters")["data"]
     ghost = next(trace for trace in shown if trace["name"] == "the narrow one")
@@ -124,9 +122,9 @@ def test_a_pin_is_renamed_put_into_the_sidebar_and_deleted(store: RunStore) -> N
     app.main.text_input(key=f"architecture:pin-name:{number}").set_value("wider")
     press(app, "Rename")
     assert [found.name for found in Pins(store.database).all()] == ["wider"]
-    assert metric(app, "Parameters").delta.endswith("vs wider")
+    assert head_figure(app, "Parameters").delta.endswith("vs wider")
     press(app, "Put into the sidebar")
-    assert metric(app, "Parameters").value == f"{summarize(WIDER).total_parameters:,}"
+    assert head_figure(app, "Parameters").value == f"{summarize(WIDER).total_parameters:,}"
     press(app, "Delete")
     assert Pins(store.database).all() == []
     assert other(app).value == "nin-slim-128"
@@ -165,7 +163,7 @@ def test_a_store_that_fails_costs_the_pins_but_not_the_page(
     app = page()
     assert len(app.main.error) == 1
     assert "is damaged or not a run store" in app.main.error[0].value
-    assert metric(app, "Parameters").value == "10,846"
+    assert head_figure(app, "Parameters").value == "10,846"
     assert other(app).options == list(PRESETS)
     assert not [button for button in app.main.button if button.label == "Pin"]
 
@@ -216,7 +214,7 @@ def test_exercise_2_says_what_a_layer_costs_and_buys(store: RunStore) -> None:
     assert "384 → 384 → 10" in html[3]
     buttons = [b for b in app.main.button if b.label == "Put into the sidebar"]
     buttons[0].click().run()
-    assert metric(app, "Parameters").value == f"{summarize(fewer).total_parameters:,}"
+    assert head_figure(app, "Parameters").value == f"{summarize(fewer).total_parameters:,}"
 
 
 @pytest.mark.parametrize("config", NETWORKS)

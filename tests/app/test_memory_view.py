@@ -21,7 +21,7 @@ from nin_core.ledger import (
 )
 from nin_core.machine import Machine, Memory
 from nin_core.measure import LayerTimes, MeasureRequest, MeasureResult
-from tests.conftest import dashboard
+from tests.conftest import dashboard, head_figure
 from ui import memory_figures as figures
 from ui import numbers
 from ui.laboratory import memory
@@ -129,7 +129,7 @@ def test_exercise_3_in_one_glance() -> None:
     app = page(net="nin-224")
     network = summarize(FULL, 64)
     training, inference = training_ledger(network), inference_ledger(network)
-    head = next(m for m in app.main.metric if m.label == "Training memory")
+    head = head_figure(app, "Training memory")
     rows = {row[0]: row for row in table(app, "Memory by term")}
     assert rows["Total"][1:3] == [numbers.size(inference.total(64)), head.value]
     for term in training.terms:

@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from nin_core import PRESETS, BlockConfig, ConfigError, NiNConfig, solver, summarize
 from nin_core.solver import Budget
-from tests.conftest import dashboard
+from tests.conftest import dashboard, head_figure
 from tests.core.test_diagram import ODD
 from ui import link
 from ui.laboratory import widths
@@ -49,7 +49,7 @@ def chart(app: AppTest, key: str) -> dict[str, Any]:
 
 
 def parameters(app: AppTest) -> str:
-    return next(m for m in app.main.metric if m.label == "Parameters").value
+    return head_figure(app, "Parameters").value
 
 
 def test_half_a_million_parameters_and_the_button_that_takes_them() -> None:

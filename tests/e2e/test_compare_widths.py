@@ -28,7 +28,7 @@ SLIM, FULL = PRESETS["nin-slim-128"], PRESETS["nin-224"]
 
 
 def metric(page: Page, label: str) -> Locator:
-    return page.get_by_test_id("stMetric").filter(has=page.get_by_text(label, exact=True))
+    return page.locator(".nin-head > div").filter(has=page.get_by_text(label, exact=True))
 
 
 def pin(page: Page, name: str) -> None:

@@ -63,7 +63,7 @@ def test_the_link_opens_the_same_network(page: Page, server: Dashboard) -> None:
     assert url.startswith(server.url)
     page.goto(url)
     wait_idle(page)
-    parameters = page.get_by_test_id("stMetric").filter(has_text="Parameters")
+    parameters = page.locator(".nin-head > div").filter(has_text="Parameters")
     from nin_core import summarize
 
     expect(parameters).to_contain_text(f"{summarize(NARROW).total_parameters:,}")

@@ -34,15 +34,19 @@ function newRoot(parent) {
     if (event.key !== "Enter" && event.key !== " ") return;
     if (click(root, event.target)) event.preventDefault();
   });
-  new ResizeObserver(() => root.ninData && fit(root)).observe(root);
+  // It tells the width after a layout; asking the node would force one in every update.
+  new ResizeObserver(([{ contentRect }]) => {
+    root.ninWidth = contentRect.width;
+    fit(root);
+  }).observe(root);
   return root;
 }
 
 /** Show the widest drawing that fits, if it is not shown already, and mark the selected part. */
 function fit(root) {
   const { drawings, clicks, selected } = root.ninData;
-  const width = root.clientWidth;
-  if (!width) return; // in a hidden tab: the observer calls again
+  const width = root.ninWidth;
+  if (!width) return; // not laid out yet, or in a hidden tab: the observer calls again
   const [, markup] = drawings.findLast(([least]) => least <= width) ?? drawings[0];
   if (root.ninMarkup !== markup || root.ninClicks !== clicks) show(root, markup);
   for (const node of root.querySelectorAll("[data-id]")) {

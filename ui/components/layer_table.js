@@ -58,6 +58,9 @@ function showEdges(root) {
 function showHeadings(root) {
   const { key, columns } = root.ninData;
   const order = orders.get(key);
+  const signature = JSON.stringify([columns, order ?? null]);
+  if (root.ninHeadings === signature) return;
+  root.ninHeadings = signature;
   const above = element("tr");
   const below = element("tr");
   for (let at = 0; at < columns.length; ) {
@@ -89,43 +92,73 @@ function showHeadings(root) {
   root.querySelector("thead").replaceChildren(above, below);
 }
 
+/** At a step of a slider most cells stay as they are: only those that changed are made anew. */
 function showRows(root) {
   const { columns, rows, total, selected, clicks } = root.ninData;
+  const signature = JSON.stringify(columns);
+  if (root.ninColumns !== signature) root.ninLines = new Map();
+  root.ninColumns = signature;
   const shown = sorted(root.ninData).map((row) => {
-    const line = filled(columns, row.cells, row.color);
+    const line = brought(root, `row ${row.id}`, row.cells, row.color);
     line.dataset.id = row.id;
     if (clicks) line.setAttribute("aria-selected", row.id === selected);
+    else line.removeAttribute("aria-selected");
     return line;
   });
-  root.querySelector("tbody").replaceChildren(...shown);
-  root.querySelector("tfoot").replaceChildren(filled(columns, total, ""));
+  place(root.querySelector("tbody"), shown);
+  place(root.querySelector("tfoot"), [brought(root, "total", total, "")]);
+  for (const id of root.ninLines.keys()) {
+    if (!root.ninLines.get(id).line.isConnected) root.ninLines.delete(id);
+  }
   if (clicks && rows.length) {
     const current = shown.find((line) => line.dataset.id === selected) ?? shown[0];
     for (const line of shown) line.tabIndex = line === current ? 0 : -1;
   }
 }
 
-/** A row of cells: the first names it, a share has a bar. */
-function filled(columns, cells, color) {
-  const line = element("tr");
-  if (color) line.style.setProperty("--color", color);
-  cells.forEach(([text, figure], at) => {
-    const { kind } = columns[at];
-    const cell = element(at ? "td" : "th", figure === 0 ? `${kind} zero` : kind);
-    if (!at) {
-      cell.scope = "row";
-      if (color) cell.append(element("i"));
+/** Have `parent` hold just these lines, untouched if it does already. */
+function place(parent, lines) {
+  const there = parent.children;
+  if (there.length !== lines.length || lines.some((line, at) => line !== there[at])) {
+    parent.replaceChildren(...lines);
+  }
+}
+
+/** The row of this name, brought up to date: its first cell names it, a share has a bar. */
+function brought(root, name, cells, color) {
+  const { columns } = root.ninData;
+  const known = root.ninLines.get(name);
+  if (known?.color !== color) {
+    const line = element("tr");
+    if (color) line.style.setProperty("--color", color);
+    line.append(...cells.map((cell, at) => made(columns[at], cell, at, color)));
+    root.ninLines.set(name, { line, cells, color });
+    return line;
+  }
+  cells.forEach((cell, at) => {
+    const [text, figure] = known.cells[at];
+    if (text !== cell[0] || figure !== cell[1]) {
+      known.line.children[at].replaceWith(made(columns[at], cell, at, color));
     }
-    if (kind === "share" && text) {
-      const bar = element("span", "", text);
-      bar.style.setProperty("--share", `${100 * figure}%`);
-      cell.append(bar);
-    } else {
-      cell.append(text);
-    }
-    line.append(cell);
   });
-  return line;
+  known.cells = cells;
+  return known.line;
+}
+
+function made({ kind }, [text, figure], at, color) {
+  const cell = element(at ? "td" : "th", figure === 0 ? `${kind} zero` : kind);
+  if (!at) {
+    cell.scope = "row";
+    if (color) cell.append(element("i"));
+  }
+  if (kind === "share" && text) {
+    const bar = element("span", "", text);
+    bar.style.setProperty("--share", `${100 * figure}%`);
+    cell.append(bar);
+  } else {
+    cell.append(text);
+  }
+  return cell;
 }
 
 function sorted({ key, columns, rows }) {

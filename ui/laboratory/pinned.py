@@ -63,10 +63,16 @@ def _title(choice: Choice, name: str) -> str:
 
 def pin_button(config: NiNConfig) -> None:
     """Draw the button that keeps the present network under a name."""
-    with (
-        st.popover("Pin this network", icon=":material/keep:", width="content"),
-        st.form("architecture:pin", border=False),
-    ):
+    popover = st.popover(
+        "Pin this network",
+        icon=":material/keep:",
+        width="content",
+        key="architecture:pin:open",
+        on_change="rerun",
+    )
+    if not popover.open:  # what nobody sees is not drawn at each step of a slider
+        return
+    with popover, st.form("architecture:pin", border=False):
         st.text_input("Name", key=_NAME, max_chars=MAX_NAME, placeholder="e.g. wider block 3")
         st.form_submit_button("Pin", on_click=_attempt, args=("pin", _add, config))
         _say("pin")
