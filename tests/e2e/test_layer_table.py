@@ -170,6 +170,7 @@ def test_a_telephone_scrolls_the_table_and_not_the_page(
     page = new_page(NARROW)
     open_table(page, server, "net=nin-224&layer=block1.conv")
     box = page.locator(".nin-scroll")
+    box.scroll_into_view_if_needed()
     name = row(page, "block1.conv").locator("th")
     left = name.bounding_box()["x"]  # type: ignore[index]
     expect(box).to_have_class("nin-scroll more")  # its right edge fades
