@@ -19,7 +19,7 @@ run: $(INSTALLED)
 
 test: $(INSTALLED_DEV)
 	@$(PYTHON) -m tests.prerequisites
-	$(PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(INSTALLED_DEV)
 	$(PYTHON) -m ruff check .

@@ -153,7 +153,10 @@ def test_the_ranking_shows_how_far_it_is_and_then_every_channel(
     bar.scroll_into_view_if_needed()
     box = bar.bounding_box()
     assert box is not None
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page.locator(".st-key-fm-ch-ranking .hoverlayer .hovertext").first).to_be_visible()
+    page.mouse.down()
+    page.mouse.up()
     wait_idle(page)
     field = page.get_by_test_id("stNumberInput").filter(has_text=f"Channel (0 to {CHANNELS - 1})")
     expect(field.locator("input")).to_have_value(str(int(ranking.order[0])))
