@@ -23,9 +23,10 @@ import torch
 
 from nin_core import PRESETS
 from nin_core.background import Background, Name
-from nin_core.channels import PreparedImages, ablation_ranking, channel_count, most_exciting
+from nin_core.channels import ablation_ranking, channel_count, most_exciting
 from nin_core.data import DataError, Dataset, load_dataset
 from nin_core.model import build_nin
+from nin_core.predictions import PreparedImages
 from nin_core.recipes import RECIPES
 from nin_core.training import fit
 

@@ -21,9 +21,9 @@ Vedaldi, Zisserman, arXiv 1312.6034, for the input gradient.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,51 +31,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from .checks import ConfigError, whole
-from .config import NiNConfig
-from .data import prepare
-from .features import Array, _array, _evaluating, _leaves, _tensor
-
-MAX_BATCH = 128
-MAX_BATCH_VALUES = 8_000_000  # in the largest map of a batch
-
-Progress = Callable[[int, int], None]
-
-
-class Images(Protocol):
-    """What a network takes, in slices: a float32 tensor ``[N, C, H, W]``, or `PreparedImages`."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, part: slice, /) -> Tensor: ...
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class PreparedImages:
-    """Images of a data set as a network takes them, prepared as they are asked for.
-
-    Attributes:
-        pixels: uint8 ``[N, C, H, W]``.
-        network: whose input they become.
-        mean, std: as for `prepare`.
-    """
-
-    pixels: Tensor
-    network: NiNConfig
-    mean: Sequence[float] | None
-    std: Sequence[float] | None
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, part: slice, /) -> Tensor:
-        return prepare(
-            self.pixels[part],
-            image_size=self.network.image_size,
-            in_channels=self.network.in_channels,
-            mean=self.mean,
-            std=self.std,
-        )
-
+from .features import Array, evaluating, leaf_modules, to_array, to_tensor
+from .predictions import Images, Progress, batch, batch_size, count
 
 # --- what excites a channel -------------------------------------------------------------------
 
@@ -128,12 +85,12 @@ def most_exciting(
     """
     head, _ = _split(model, layer)
     whole(top, "top", 1, 1000, field="top")
-    total = _count(images)
+    total = count(images)
     best_values = best_places = None
-    with torch.no_grad(), _evaluating(model):
-        size = _batch_size(model, images)
+    with torch.no_grad(), evaluating(model):
+        size = batch_size(model, images)
         for start in range(0, total, size):
-            maps = _maps(_run(head, _batch(model, images, start, size)))
+            maps = _maps(_run(head, batch(model, images, start, size)))
             flat = maps.flatten(2)  # [B, channels, positions]
             values, positions = flat.max(dim=2)
             values = values.masked_fill(values.isnan(), -torch.inf)  # never the best of anything
@@ -275,7 +232,7 @@ def ablation_accuracy(
     """
     for group in groups:
         _check_channels(model, layer, group)
-    total = _count(images)
+    total = count(images)
     truth = torch.as_tensor(labels)
     if truth.shape != (total,):
         raise ConfigError(
@@ -292,12 +249,12 @@ def _ablations(
     correct, without = 0, np.zeros(len(groups), np.int64)
     with (
         torch.no_grad(),
-        _evaluating(model),
+        evaluating(model),
     ):  # never around the yield
-        size = _batch_size(model, images)
+        size = batch_size(model, images)
     for start in range(0, total, size):
-        with torch.no_grad(), _evaluating(model):
-            maps = _run(head, _batch(model, images, start, size))
+        with torch.no_grad(), evaluating(model):
+            maps = _run(head, batch(model, images, start, size))
             labels = truth[start : start + size]
             right = _run(tail, maps).argmax(dim=1) == labels
             count = int(right.sum())
@@ -345,7 +302,9 @@ def input_gradient(model: nn.Sequential, image: Tensor | ArrayLike, class_index:
     Raises:
         ConfigError: for a class the network does not have.
     """
-    return _gradient(model, _one(model, image), [layer for _, layer in _leaves(model)], class_index)
+    return _gradient(
+        model, _one(model, image), [layer for _, layer in leaf_modules(model)], class_index
+    )
 
 
 def map_gradients(
@@ -361,7 +320,7 @@ def map_gradients(
         ConfigError: for a layer or a class the network does not have.
     """
     head, tail = _split(model, layer)
-    with torch.no_grad(), _evaluating(model):
+    with torch.no_grad(), evaluating(model):
         maps = _run(head, _one(model, image))
     return _gradient(model, maps, tail, class_index)
 
@@ -382,12 +341,12 @@ def importance(maps: ArrayLike, gradients: ArrayLike) -> NDArray[np.float64]:
 def _gradient(
     model: nn.Sequential, values: Tensor, tail: list[nn.Module], class_index: int
 ) -> Array:
-    with torch.enable_grad(), _evaluating(model):
+    with torch.enable_grad(), evaluating(model):
         values = values.detach().requires_grad_()
         logits = _run(tail, values).flatten(1)
         whole(class_index, "class", 0, logits.shape[1] - 1, field="class")
         (gradient,) = torch.autograd.grad(logits[0, class_index], values)
-    return _array(_maps(gradient))
+    return to_array(_maps(gradient))
 
 
 # --- walking the module -----------------------------------------------------------------------
@@ -405,7 +364,7 @@ def channel_count(model: nn.Sequential, layer: str) -> int:
 
 def _split(model: nn.Sequential, layer: str) -> tuple[list[nn.Module], list[nn.Module]]:
     """The layers up to and with `layer`, and those behind it."""
-    leaves = list(_leaves(model))
+    leaves = list(leaf_modules(model))
     names = [name for name, _ in leaves]
     if layer not in names:
         raise ConfigError(
@@ -424,29 +383,8 @@ def _check_channels(model: nn.Sequential, layer: str, channels: Sequence[int]) -
         whole(channel, f"a channel of {layer}", 0, last, field="channels")
 
 
-def _count(images: Images) -> int:
-    if not len(images):
-        raise ConfigError("there are no images; one or more would work.", field="images")
-    return len(images)
-
-
-def _batch_size(model: nn.Sequential, images: Images) -> int:
-    """As many images as keep the largest map of a batch within its bound."""
-    values = _batch(model, images, 0, 1)
-    largest = values.numel()
-    for _, layer in _leaves(model):
-        values = layer(values)
-        largest = max(largest, values.numel())
-    return max(1, min(MAX_BATCH, MAX_BATCH_VALUES // largest))
-
-
-def _batch(model: nn.Module, images: Images, start: int, size: int) -> Tensor:
-    batch = _tensor(model, images[start : start + size])
-    return batch.contiguous(memory_format=torch.channels_last)
-
-
 def _one(model: nn.Sequential, image: Tensor | ArrayLike) -> Tensor:
-    return _tensor(model, image)[None].contiguous(memory_format=torch.channels_last)
+    return to_tensor(model, image)[None].contiguous(memory_format=torch.channels_last)
 
 
 def _run(layers: Sequence[nn.Module], values: Tensor) -> Tensor:

@@ -131,7 +131,7 @@ def extract_feature_maps(
     Raises:
         ConfigError: for a name the network does not have, and for an image of the wrong shape.
     """
-    names = [name for name, _ in _leaves(model)]
+    names = [name for name, _ in leaf_modules(model)]
     wanted = set(names if layers is None else layers)
     if unknown := sorted(wanted - set(names)):
         raise ConfigError(
@@ -144,7 +144,7 @@ def extract_feature_maps(
         return maps
     for name, output in _forward(model, image):
         if name in wanted:
-            maps[name] = _array(output).reshape(output.shape[1], *output.shape[2:] or (1, 1))
+            maps[name] = to_array(output).reshape(output.shape[1], *output.shape[2:] or (1, 1))
             if len(maps) == len(wanted):
                 break
     return maps
@@ -241,18 +241,18 @@ def trace_vector(
     """
     layers = block_modules(model, block)
     first = layers[0][1]
-    values = _tensor(model, vector)
+    values = to_tensor(model, vector)
     if values.shape != (first.out_channels,):
         raise ConfigError(
             f"block {block}'s k×k convolution gives {first.out_channels} channels, but the vector "
             f"has the shape {_shape(values)}.",
             field="vector",
         )
-    inputs = _array(values[None])
+    inputs = to_array(values[None])
     steps: list[TraceStep] = []
     # A 1×1 convolution opens a step; the batch norm and the ReLU behind it belong to it.
     pointwise = [i for i, (_, layer) in enumerate(layers) if i and isinstance(layer, nn.Conv2d)]
-    with torch.no_grad(), _evaluating(model):
+    with torch.no_grad(), evaluating(model):
         for start, end in pairwise([*pointwise, len(layers)]):
             name, conv = layers[start]
             weight = conv.weight.flatten(1)
@@ -261,18 +261,18 @@ def trace_vector(
             for _, layer in layers[start + 1 : end]:
                 outputs = layer(outputs[None, :, None, None])[0, :, 0, 0]
                 if isinstance(layer, nn.BatchNorm2d):
-                    normalized = _array(outputs[None])
+                    normalized = to_array(outputs[None])
                 activated = activated or isinstance(layer, nn.ReLU)
             bias = torch.zeros_like(linear) if conv.bias is None else conv.bias
             steps.append(
                 TraceStep(
                     layer=name,
-                    inputs=_array(values[None]),
-                    weight=_array(weight[None]),
-                    bias=_array(bias[None]),
-                    linear=_array(linear[None]),
+                    inputs=to_array(values[None]),
+                    weight=to_array(weight[None]),
+                    bias=to_array(bias[None]),
+                    linear=to_array(linear[None]),
                     normalized=normalized,
-                    outputs=_array(outputs[None]),
+                    outputs=to_array(outputs[None]),
                     activated=activated,
                 )
             )
@@ -321,7 +321,7 @@ def class_maps(model: nn.Sequential, image: Tensor | ArrayLike) -> ClassMaps:
 
     Source: Lin et al., section 3.2 and figure 4; the tutorial pools by maximum.
     """
-    names = [name for name, _ in _leaves(model)]
+    names = [name for name, _ in leaf_modules(model)]
     before = names[names.index("global_pool") - 1]
     outputs = extract_feature_maps(model, image, [before, names[-1]])
     is_max = isinstance(model.get_submodule("global_pool"), nn.AdaptiveMaxPool2d)
@@ -368,19 +368,19 @@ def strongest_activations(maps: Array, share: float = 0.1) -> Array:
 # --- walking the module -----------------------------------------------------------------------
 
 
-def _leaves(model: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+def leaf_modules(model: nn.Sequential, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """(name, layer) of nested `nn.Sequential`s in the order of the forward pass."""
     for name, module in model.named_children():
         if isinstance(module, nn.Sequential):
-            yield from _leaves(module, f"{prefix}{name}.")
+            yield from leaf_modules(module, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", module
 
 
 def _forward(model: nn.Sequential, image: Tensor | ArrayLike) -> Iterator[tuple[str, Tensor]]:
     """Run the layers one after another, yielding each output ``[1, C, h, w]``, then ``[1, C]``."""
-    values = _tensor(model, image)
-    leaves = list(_leaves(model))
+    values = to_tensor(model, image)
+    leaves = list(leaf_modules(model))
     channels = next(layer.in_channels for _, layer in leaves if isinstance(layer, nn.Conv2d))
     if values.ndim != 3 or values.shape[0] != channels:
         raise ConfigError(
@@ -389,7 +389,7 @@ def _forward(model: nn.Sequential, image: Tensor | ArrayLike) -> Iterator[tuple[
             field="image",
         )
     values = values[None].contiguous(memory_format=torch.channels_last)
-    with _evaluating(model):
+    with evaluating(model):
         for name, layer in leaves:
             with torch.no_grad():  # not around the yield: the caller's code is not ours to change
                 values = layer(values)
@@ -411,11 +411,11 @@ def block_modules(model: nn.Sequential, block: int) -> list[tuple[str, nn.Module
             field="block",
             suggestion=min(max(block, 1), count),
         )
-    return list(_leaves(children[name], f"{name}."))
+    return list(leaf_modules(children[name], f"{name}."))
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode inside, every module's own mode again afterwards.
 
     Touches nothing when the model is in eval mode already, as one that threads share must be.
@@ -430,12 +430,13 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _tensor(model: nn.Module, values: Tensor | ArrayLike) -> Tensor:
+def to_tensor(model: nn.Module, values: Tensor | ArrayLike) -> Tensor:
+    """`values` in the type and on the device of the model's weights."""
     weight = next(model.parameters())
     return torch.as_tensor(values).to(weight.device, weight.dtype)
 
 
-def _array(batch: Tensor) -> Array:
+def to_array(batch: Tensor) -> Array:
     """The only item of a batch as a contiguous float32 array of its own."""
     return np.array(batch[0].detach().to("cpu", torch.float32).numpy(), order="C")
 

@@ -62,9 +62,8 @@ class Preflight:
     Attributes:
         images: how many training images were looked at.
         layers: the convolutions, in network order.
-        num_classes: class maps; `dead_class_maps`, how many of them are zero for every image.
         logit_spread: largest standard deviation of a logit between the images.
-        loss: cross-entropy in nats; guessing costs ln(num_classes).
+        loss: cross-entropy in nats; guessing costs ln(classes).
         verdict: "ready"; "doubtful": it may learn, but part of the network is lost; "stalled": it
             cannot learn.
         sentence: the verdict for people, and what to change.
@@ -72,12 +71,15 @@ class Preflight:
 
     images: int
     layers: tuple[LayerStart, ...]
-    num_classes: int
-    dead_class_maps: int
     logit_spread: float
     loss: float
     verdict: Verdict
     sentence: str
+
+    @property
+    def dead_class_maps(self) -> int:
+        """How many class maps are zero for every image: the last convolution's dead channels."""
+        return self.layers[-1].dead
 
 
 def probe_size(network: NiNConfig) -> int:
@@ -142,18 +144,8 @@ def preflight(
                 )
             )
     spread = logits.detach().std(0).max().item() if len(chosen) > 1 else 0.0
-    dead_maps = layers[-1].dead
-    verdict, sentence = _judge(layers, network, len(chosen), spread, loss.item())
-    return Preflight(
-        len(chosen),
-        tuple(layers),
-        network.num_classes,
-        dead_maps,
-        spread,
-        loss.item(),
-        verdict,
-        sentence,
-    )
+    verdict, sentence = _judge(layers, len(chosen), spread, loss.item())
+    return Preflight(len(chosen), tuple(layers), spread, loss.item(), verdict, sentence)
 
 
 def _keep_maxima(
@@ -172,9 +164,9 @@ def _norm(tensors: Sequence[torch.Tensor | None]) -> float:
 
 
 def _judge(
-    layers: Sequence[LayerStart], network: NiNConfig, images: int, spread: float, loss: float
+    layers: Sequence[LayerStart], images: int, spread: float, loss: float
 ) -> tuple[Verdict, str]:
-    classes, dead = network.num_classes, layers[-1].dead
+    classes, dead = layers[-1].channels, layers[-1].dead
     cure = "take the fast recipe, under which every map starts alive, or switch the final ReLU off."
     if not math.isfinite(loss):
         return "stalled", (
@@ -213,5 +205,5 @@ def _judge(
         )
     return "ready", (
         f"Every class map is alive, {images} training images get different logits, and a gradient "
-        f"reaches every layer."
+        "reaches every layer."
     )

@@ -3,10 +3,10 @@
 import streamlit as st
 
 from ui import architecture_page as parts
-from ui import frame
+from ui import frame, views
 
 config = frame.begin()
 st.title("Architecture")
 subject = parts.subject(config)
 parts.totals(subject)
-parts.view()(subject)
+views.choose(parts.VIEWS, "architecture:view")(subject)

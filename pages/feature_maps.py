@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from ui import feature_images, feature_maps, feature_subject, frame
+from ui import feature_images, feature_maps, feature_subject, frame, views
 from ui.feature_views import Scene
+from ui.feature_views.choices import VIEW
 
 config = frame.begin()
 st.title("Feature maps")
@@ -21,4 +22,4 @@ with frame.guarded():
         with place:
             feature_maps.show_answer(scene)
     with right:
-        feature_maps.view()(scene)
+        views.choose(feature_maps.VIEWS, VIEW)(scene)

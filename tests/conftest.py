@@ -136,10 +136,12 @@ def dashboard(page: str | None = None, **query: str) -> AppTest:
     """The dashboard's script in Streamlit's own test runner, opened with this query string."""
     from streamlit.testing.v1 import AppTest
 
+    from ui.architecture import MORE
+
     app = AppTest.from_file(str(PROJECT / "dashboard.py"), default_timeout=60)
     for key, value in query.items():
         app.query_params[key] = value
-    app.session_state["nin:more"] = True  # its fields are drawn only while it is open
+    app.session_state[MORE] = True  # its fields are drawn only while it is open
     if page is not None:
         app.run()
         app.switch_page(f"pages/{page}.py")

@@ -26,7 +26,6 @@ VIEWS: dict[str, tuple[str, Callable[[Subject], None]]] = {
     "export": ("Take it with you", export.show),
 }
 
-_VIEW = "architecture:view"
 _STYLE = """
 <style>
 .nin-head { display: flex; flex-wrap: wrap; gap: .8rem 1rem; line-height: 1.3; }
@@ -100,24 +99,3 @@ def totals(shown: Subject) -> None:
     )
     # One element for all: four of Streamlit's metrics cost ten times as much at each step.
     st.html(_STYLE + f"<div class='nin-head' role='list' aria-label='In figures'>{body}</div>")
-
-
-def view() -> Callable[[Subject], None]:
-    """The switch between the views; the one that is open stands in the URL."""
-    linked = st.query_params.get("view")
-    if linked is not None and linked not in VIEWS:
-        st.warning(f"There is no view {linked[:20]!r}; the link could name {', '.join(VIEWS)}.")
-    elif linked is not None and _VIEW not in st.session_state:
-        st.session_state[_VIEW] = linked
-    chosen = st.segmented_control(
-        "View",
-        list(VIEWS),
-        format_func=lambda name: VIEWS[name][0],
-        default=next(iter(VIEWS)) if _VIEW not in st.session_state else None,
-        required=True,
-        key=_VIEW,
-        persist_state="session",
-        label_visibility="collapsed",
-    )
-    st.query_params["view"] = chosen
-    return VIEWS[chosen][1]

@@ -27,30 +27,6 @@ VIEWS: dict[str, tuple[str, Callable[[Scene], None]]] = {
     "beside": ("Side by side", beside.show),
 }
 
-_VIEW = "fm:view"
-
-
-def view() -> Callable[[Scene], None]:
-    """The switch between the views; the one that is open stands in the URL."""
-    linked = st.query_params.get("view")
-    if linked is not None and linked not in VIEWS:
-        st.warning(f"There is no view {linked[:20]!r}; the link could name {', '.join(VIEWS)}.")
-    elif linked is not None and _VIEW not in st.session_state:
-        st.session_state[_VIEW] = linked
-    chosen = st.segmented_control(
-        "View",
-        list(VIEWS),
-        format_func=lambda name: VIEWS[name][0],
-        default=next(iter(VIEWS)) if _VIEW not in st.session_state else None,
-        required=True,
-        key=_VIEW,
-        persist_state="session",
-        label_visibility="collapsed",
-        wrap=True,
-    )
-    st.query_params["view"] = chosen
-    return VIEWS[chosen][1]
-
 
 def show_answer(scene: Scene) -> None:
     """The picture in the network's input size, and what the network says it is."""

@@ -81,7 +81,7 @@ def draw(config: NiNConfig) -> None:
         on_click=_start,
         args=(plan, starts),
     )
-    if plan is not None and problem is None and find_dataset(plan.dataset).available:
+    if plan is not None and problem is None and status.available:
         preflight_panel.draw(plan.network, plan.train, plan.dataset)
     if started := st.session_state.pop("tr:started", None):
         st.toast(f"Run #{started} has been put in the queue.")  # on a phone it is far below

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import time
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from streamlit.testing.v1 import AppTest
 
 from nin_core import PRESETS, NiNConfig
 from nin_core.channels import (
-    PreparedImages,
     ablate,
     ablation_ranking,
     importance,
@@ -30,6 +28,7 @@ from nin_core.channels import (
 from nin_core.data import balanced_sample
 from nin_core.datasets import DATASETS
 from nin_core.features import class_maps, extract_feature_maps, untrained_model
+from nin_core.predictions import PreparedImages
 from nin_core.receptive_field import Step, receptive_field
 from nin_core.store import RunStore
 from tests.app.test_feature_maps import (
@@ -40,6 +39,7 @@ from tests.app.test_feature_maps import (
     opened,
     pictures,
     said,
+    settled,
     shape_image,
     show,
     tables,
@@ -59,17 +59,6 @@ def _shapes_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nin_core.data.load_dataset", load_once)
     # A small sample at first: all that is shown, from fewer images.
     monkeypatch.setattr(channel_work, "PATIENCE_SECONDS", 0.0)
-
-
-def settled(app: AppTest) -> AppTest:
-    """Run until the background has nothing left to show."""
-    deadline = time.monotonic() + 60
-    while app.run() and app.main.get("progress"):
-        assert not app.exception
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert not app.exception
-    return app
 
 
 def channels_view(store: RunStore, network: NiNConfig = NETWORK, **changes: Any) -> AppTest:

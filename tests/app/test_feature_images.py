@@ -21,12 +21,12 @@ from safetensors.torch import save
 from streamlit.testing.v1 import AppTest
 
 from nin_core import summarize
-from nin_core.channels import PreparedImages, importance, map_gradients
+from nin_core.channels import importance, map_gradients
 from nin_core.data import Dataset, DatasetStatus
 from nin_core.datasets import DATASETS
 from nin_core.evaluation import by_confidence, wrong_images
 from nin_core.features import class_maps, extract_feature_maps, untrained_model
-from nin_core.predictions import predict
+from nin_core.predictions import PreparedImages, predict
 from nin_core.receptive_field import steps_to
 from nin_core.store import RunStore
 from tests.app.test_feature_maps import (
@@ -39,6 +39,7 @@ from tests.app.test_feature_maps import (
     pictures,
     png,
     said,
+    settled,
     shape_image,
     tables,
     widget,
@@ -55,17 +56,6 @@ SHAPES = DATASETS["shapes"]
 @pytest.fixture(autouse=True)
 def _shapes_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nin_core.data.load_dataset", load_once)
-
-
-def settled(app: AppTest) -> AppTest:
-    """Run until the background has nothing left to show."""
-    deadline = time.monotonic() + 60
-    while app.run() and app.main.get("progress"):
-        assert not app.exception
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert not app.exception
-    return app
 
 
 def sent(app: AppTest, component: str) -> list[dict[str, Any]]:

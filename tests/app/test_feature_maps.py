@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import time
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -90,6 +91,17 @@ def add_run(
 
 def opened(**query: str) -> AppTest:
     app = dashboard("feature_maps", **query).run()
+    assert not app.exception
+    return app
+
+
+def settled(app: AppTest) -> AppTest:
+    """Run until the background has nothing left to show."""
+    deadline = time.monotonic() + 60
+    while app.run() and app.main.get("progress"):
+        assert not app.exception
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     assert not app.exception
     return app
 

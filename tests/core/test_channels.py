@@ -11,7 +11,6 @@ from torch import nn
 
 from nin_core import BlockConfig, ConfigError, NiNConfig, PoolConfig
 from nin_core.channels import (
-    PreparedImages,
     ablate,
     ablation_accuracy,
     ablation_ranking,
@@ -23,6 +22,7 @@ from nin_core.channels import (
 )
 from nin_core.data import prepare
 from nin_core.features import class_maps, extract_feature_maps, untrained_model
+from nin_core.predictions import PreparedImages
 
 LAYERS = ("block1.relu", "block1.relu_1", "pool1", "block2.relu")
 

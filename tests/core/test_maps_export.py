@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import save
-from torch import nn
 
 from nin_core import PRESETS, BlockConfig, NiNConfig, PoolConfig
 from nin_core.features import class_maps, extract_feature_maps, load_model, untrained_model
 from nin_core.maps_export import Side, archive, arrays, code, npz
 from nin_core.snapshots import halved
 from nin_core.weights import plain_weights
+
+from .test_features import lively
 
 SMALL = NiNConfig(
     in_channels=3,
@@ -32,17 +32,6 @@ SMALL = NiNConfig(
     global_pool="avg",
     batch_norm=True,
 )
-
-
-def lively(network: NiNConfig, seed: int) -> nn.Sequential:
-    """Untrained weights, and batch norms that change something."""
-    model = untrained_model(network, seed)
-    generator = torch.Generator().manual_seed(seed)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.running_mean, module.weight.data, module.bias.data):
-                tensor.normal_(generator=generator)
-    return model
 
 
 def side(

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from nin_core import PRESETS, ConfigError
-from nin_core.channels import PreparedImages
 from nin_core.features import class_maps, untrained_model
-from nin_core.predictions import predict
+from nin_core.predictions import PreparedImages, predict
 
 NETWORK = PRESETS["nin-28"]
 

@@ -11,7 +11,6 @@ from playwright.sync_api import Page, expect
 
 from nin_core.channels import (
     Ablation,
-    PreparedImages,
     ablate,
     ablation_accuracy,
     ablation_ranking,
@@ -19,6 +18,7 @@ from nin_core.channels import (
 )
 from nin_core.data import load_dataset
 from nin_core.features import class_maps
+from nin_core.predictions import PreparedImages
 from tests.e2e.harness import Dashboard, cell_on_screen, pick, visit, wait_idle
 from tests.e2e.test_beside import LAYER, NETWORK, SHAPES, Trained, trained
 from ui.feature_subject import percent

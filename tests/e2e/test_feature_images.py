@@ -18,13 +18,12 @@ from playwright.sync_api import Page, expect
 from safetensors.torch import save
 
 from nin_core import PRESETS, NiNConfig, summarize
-from nin_core.channels import PreparedImages
 from nin_core.data import load_dataset
 from nin_core.datasets import DATASETS
 from nin_core.evaluation import by_confidence, wrong_images
 from nin_core.features import class_maps, extract_feature_maps, untrained_model
 from nin_core.images import Pixels, read_image, to_network_input
-from nin_core.predictions import predict
+from nin_core.predictions import PreparedImages, predict
 from nin_core.receptive_field import receptive_field, steps_to
 from nin_core.recipes import RECIPES
 from nin_core.store import RunStore, WorkerId

@@ -38,7 +38,13 @@ from ui.feature_subject import (
     usable_runs,
 )
 from ui.feature_views import Scene, computed, tables, take_along
-from ui.feature_views.choices import PICTURE_VALUES, channel_scores, choose_layer, map_count
+from ui.feature_views.choices import (
+    PICTURE_VALUES,
+    channel_scores,
+    choose_layer,
+    choose_range,
+    map_count,
+)
 from ui.feature_views.stages import Pairs, Stage, layers_of, paired, short_title
 from ui.feature_views.take_along import Shown, shared_scale
 
@@ -494,19 +500,9 @@ def _part(
 ) -> NDArray[np.int64]:
     """The channels of one picture: all, or a chosen part where there are too many values."""
     at_once = max(1, PICTURE_VALUES // max(half[0].size for half in maps))
-    if len(channels) <= at_once:
-        return channels
-    starts = list(range(0, len(channels), at_once))
     key = f"fm:be:part:{stage.after}:{at_once}"
-    keep_valid(key, starts)
-    start = st.selectbox(
-        "Channels, in their order",
-        starts,
-        key=key,
-        format_func=lambda first: f"{first} to {min(first + at_once, len(channels)) - 1}",
-        width=220,
-    )
-    return channels[start : start + at_once]
+    part = choose_range("Channels, in their order", len(channels), at_once, key, width=220)
+    return channels[slice(*part)]
 
 
 def _answers(left: Half, right: Half) -> None:

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from nin_core.channels import Ablation, Exciting, PreparedImages
+    from nin_core.channels import Ablation, Exciting
     from nin_core.features import Array, ClassMaps
+    from nin_core.predictions import PreparedImages
 
 PATIENCE_SECONDS = 10.0  # what looking at the test images may take unasked, as estimated
 SAMPLES = (500, 2_000)
@@ -63,7 +64,7 @@ class ImageSample:
 
     def prepared(self, subject: Subject) -> PreparedImages:
         """As the network takes them."""
-        from nin_core.channels import PreparedImages
+        from nin_core.predictions import PreparedImages
 
         mean, std = (self.info.mean, self.info.std) if subject.standardize else (None, None)
         return PreparedImages(self.pixels, subject.network, mean, std)
@@ -75,7 +76,7 @@ class ImageSample:
         """
         import torch
 
-        from nin_core.channels import PreparedImages
+        from nin_core.predictions import PreparedImages
 
         part = PreparedImages(self.pixels, subject.network, None, None)[index : index + 1][0]
         shown = (part * 255).round().to(torch.uint8).numpy()

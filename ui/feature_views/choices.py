@@ -30,6 +30,7 @@ ORDER_HELP = (
     "picture's maps. Importance is map × gradient, summed: about what the answer's logit would "
     "lose without the channel."
 )
+VIEW = "fm:view"  # key of the switch between the views
 _LAYER, _LAYER_LINK = "fm:layer", "fm:layer-link"
 
 
@@ -74,17 +75,26 @@ def choose_part(maps: Array, key: str, what: str) -> tuple[int, Array]:
     """The channels of one picture: all, or a part that is chosen; and the number of the first."""
     channels, height, width = maps.shape
     at_once = max(1, PICTURE_VALUES // (height * width))
-    if channels <= at_once:
-        return 0, maps
-    starts = list(range(0, channels, at_once))
+    start, stop = choose_range(f"{what}: channels", channels, at_once, key)
+    return start, maps[start:stop]
+
+
+def choose_range(
+    label: str, count: int, at_once: int, key: str, *, width: int | Literal["stretch"] = "stretch"
+) -> tuple[int, int]:
+    """The first and the end of what is shown of `count` channels: all, or a part that is chosen."""
+    if count <= at_once:
+        return 0, count
+    starts = list(range(0, count, at_once))
     keep_valid(key, starts)
     start = st.selectbox(
-        f"{what}: channels",
+        label,
         starts,
         key=key,
-        format_func=lambda first: f"{first} to {min(first + at_once, channels) - 1}",
+        format_func=lambda first: f"{first} to {min(first + at_once, count) - 1}",
+        width=width,
     )
-    return start, maps[start : start + at_once]
+    return start, min(start + at_once, count)
 
 
 def map_count(maps: Array) -> str:

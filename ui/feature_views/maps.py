@@ -27,6 +27,7 @@ from ui.feature_views import Scene, channel_work, computed, lens, take_along
 from ui.feature_views.choices import (
     ORDER_HELP,
     ORDERS,
+    VIEW,
     channel_scores,
     choose_layer,
     choose_part,
@@ -308,5 +309,5 @@ def _close() -> None:
 
 
 def _to_the_lens(stage: Stage, width: int, channel: int, row: int, column: int) -> None:
-    st.session_state["fm:view"] = "lens"
+    st.session_state[VIEW] = "lens"
     lens.look_at(stage, width, channel, row, column)

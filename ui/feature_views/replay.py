@@ -28,7 +28,7 @@ from ui.components import Moment as Position
 from ui.curves import History, thinned
 from ui.feature_subject import keep_valid, percent
 from ui.feature_views import Scene
-from ui.feature_views.choices import choose_layer
+from ui.feature_views.choices import choose_layer, choose_range
 from ui.feature_views.moments import Moment, Part, channels_at_once, filmed, moments
 from ui.feature_views.stages import Stage
 
@@ -178,19 +178,7 @@ def _choose_part(stage: Stage, network: NiNConfig, count: int) -> tuple[Part, tu
 
 def _choose_channels(stage: Stage, channels: int, at_once: int) -> tuple[int, int]:
     """All channels, or as many as a film can hold."""
-    if channels <= at_once:
-        return 0, channels
-    starts = list(range(0, channels, at_once))
-    key = f"fm:re:part:{stage.after}"
-    keep_valid(key, starts)
-    start = st.selectbox(
-        "Channels",
-        starts,
-        key=key,
-        format_func=lambda first: f"{first} to {min(first + at_once, channels) - 1}",
-        width=150,
-    )
-    return start, min(start + at_once, channels)
+    return choose_range("Channels", channels, at_once, f"fm:re:part:{stage.after}", width=150)
 
 
 def _title(part: Part, shape: tuple[int, int, int]) -> str:
