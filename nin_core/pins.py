@@ -3,9 +3,6 @@
 Choices made here:
 
 * A pin is a configuration and its name, nothing computed: whatever shows it summarizes it anew.
-* The table is made by the first pin, not by a new schema version. So a store of the present
-  version that was made without it opens as ever, loses nothing and lists no pins, a store that
-  cannot be written can still be read, and an earlier program of this version does not mind it.
 * Two pins cannot share a name, however it is capitalized, nor take a preset's: names are what
   a person chooses from.
 * A pin that this program cannot read (of another version, damaged) is listed with the reason
@@ -23,23 +20,11 @@ from functools import lru_cache
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.schema import CreateTable
 
 from .checks import ConfigError
 from .config import PRESETS, NiNConfig
 from .database import Database, StoreError
-
-MAX_NAME = 60
-
-_pins = sa.Table(
-    "pins",
-    sa.MetaData(),
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("name", sa.String(MAX_NAME), nullable=False),
-    sa.Column("folded", sa.String(3 * MAX_NAME), nullable=False, unique=True),
-    sa.Column("network", sa.Text, nullable=False),
-    sqlite_autoincrement=True,  # a bookmark of a deleted pin must not show another one
-)
+from .tables import MAX_PIN_NAME, pins
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +57,7 @@ class Pins:
     def all(self) -> list[Pin]:
         """All pins, the oldest first."""
         with self._database.read() as connection:
-            if not sa.inspect(connection).has_table(_pins.name):
-                return []
-            query = sa.select(_pins.c.id, _pins.c.name, _pins.c.network).order_by(_pins.c.id)
+            query = sa.select(pins.c.id, pins.c.name, pins.c.network).order_by(pins.c.id)
             return [_pin(*row) for row in connection.execute(query)]
 
     def add(self, name: str, network: NiNConfig) -> Pin:
@@ -82,10 +65,9 @@ class Pins:
         cleaned = clean_name(name)
         values = _named(cleaned) | {"network": json.dumps(network.to_dict())}
         with self._database.write() as connection:
-            connection.execute(CreateTable(_pins, if_not_exists=True))
             _refuse_taken(connection, cleaned)
             with _taken_meanwhile(cleaned):
-                key = connection.execute(_pins.insert().values(values)).inserted_primary_key
+                key = connection.execute(pins.insert().values(values)).inserted_primary_key
         assert key is not None
         return Pin(int(key[0]), cleaned, network)
 
@@ -93,9 +75,8 @@ class Pins:
         """Give a pin another name."""
         cleaned = clean_name(name)
         with self._database.write() as connection:
-            connection.execute(CreateTable(_pins, if_not_exists=True))
             _refuse_taken(connection, cleaned, but=pin_id)
-            change = _pins.update().where(_pins.c.id == pin_id).values(_named(cleaned))
+            change = pins.update().where(pins.c.id == pin_id).values(_named(cleaned))
             with _taken_meanwhile(cleaned):
                 found = connection.execute(change).rowcount
         if not found:
@@ -104,8 +85,7 @@ class Pins:
     def delete(self, pin_id: int) -> None:
         """Forget a pin; one that is gone already is no error."""
         with self._database.write() as connection:
-            connection.execute(CreateTable(_pins, if_not_exists=True))
-            connection.execute(_pins.delete().where(_pins.c.id == pin_id))
+            connection.execute(pins.delete().where(pins.c.id == pin_id))
 
 
 def clean_name(name: str) -> str:
@@ -117,9 +97,10 @@ def clean_name(name: str) -> str:
     cleaned = " ".join("".join(c if c.isprintable() else " " for c in name).split())
     if not cleaned:
         raise StoreError("A pinned network needs a name, for example “wider block 3”.", "refused")
-    if len(cleaned) > MAX_NAME:
+    if len(cleaned) > MAX_PIN_NAME:
         raise StoreError(
-            f"This name has {len(cleaned)} characters; at most {MAX_NAME} would work.", "refused"
+            f"This name has {len(cleaned)} characters; at most {MAX_PIN_NAME} would work.",
+            "refused",
         )
     if cleaned.casefold() in PRESETS:
         raise StoreError(f"“{cleaned}” is a preset's name; “my {cleaned}” would work.", "refused")
@@ -131,7 +112,7 @@ def _named(name: str) -> dict[str, str]:
 
 
 def _refuse_taken(connection: Connection, name: str, but: int | None = None) -> None:
-    query = sa.select(_pins.c.id, _pins.c.name).where(_pins.c.folded == name.casefold())
+    query = sa.select(pins.c.id, pins.c.name).where(pins.c.folded == name.casefold())
     found = connection.execute(query).one_or_none()
     if found is not None and found.id != but:
         raise _taken(found.name)

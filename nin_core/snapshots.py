@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
-from sqlalchemy.schema import CreateTable
 
 from .database import Database
+from .tables import runs, snapshots
 
 if TYPE_CHECKING:
     import torch
@@ -36,25 +36,6 @@ if TYPE_CHECKING:
 MOST = 40  # snapshots a run
 MAX_BYTES = 64_000_000  # a run
 FEWEST = 4  # what a replay is worth having for; a network that allows fewer keeps none
-
-_metadata = sa.MetaData()
-# What this module needs of the store's table: its key, and who owns a run.
-_runs = sa.Table(
-    "runs",
-    _metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("attempt", sa.Integer),
-)
-_snapshots = sa.Table(
-    "snapshots",
-    _metadata,
-    sa.Column("run_id", sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
-    sa.Column("step", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("epoch", sa.Integer, nullable=False),
-    sa.Column("made_at", sa.Float, nullable=False),
-    sa.Column("size", sa.Integer, nullable=False),
-    sa.Column("blob", sa.LargeBinary, nullable=False),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +70,17 @@ class Snapshots:
 
     def all(self, run_id: int) -> list[Snapshot]:
         """A run's snapshots by step; none for an unknown run."""
-        columns = [_snapshots.c[name] for name in ("step", "epoch", "made_at", "size")]
-        query = sa.select(*columns).where(_snapshots.c.run_id == run_id)
+        columns = [snapshots.c[name] for name in ("step", "epoch", "made_at", "size")]
+        query = sa.select(*columns).where(snapshots.c.run_id == run_id)
         with self._database.read() as connection:
-            if not sa.inspect(connection).has_table(_snapshots.name):
-                return []
-            return [Snapshot(*row) for row in connection.execute(query.order_by(_snapshots.c.step))]
+            return [Snapshot(*row) for row in connection.execute(query.order_by(snapshots.c.step))]
 
     def load(self, run_id: int, step: int) -> bytes | None:
         """The weights as safetensors bytes (for `features.load_model`); None if they are gone."""
-        query = sa.select(_snapshots.c.blob).where(
-            _snapshots.c.run_id == run_id, _snapshots.c.step == step
+        query = sa.select(snapshots.c.blob).where(
+            snapshots.c.run_id == run_id, snapshots.c.step == step
         )
         with self._database.read() as connection:
-            if not sa.inspect(connection).has_table(_snapshots.name):
-                return None
             return connection.scalar(query)
 
     def add(self, run_id: int, attempt: int, taken: Taken) -> bool:
@@ -118,36 +95,34 @@ class Snapshots:
         blob = save(dict(taken.tensors))
         if not room_for(len(blob)):
             return False
-        owner = sa.select(_runs.c.attempt).where(_runs.c.id == run_id)
+        owner = sa.select(runs.c.attempt).where(runs.c.id == run_id)
         with self._database.write() as connection:
             if connection.scalar(owner) != attempt:
                 return False
-            connection.execute(CreateTable(_snapshots, if_not_exists=True))
-            _drop(connection, run_id, _snapshots.c.step == taken.step)
+            _drop(connection, run_id, snapshots.c.step == taken.step)
             row = {"run_id": run_id, "step": taken.step, "epoch": taken.epoch, "blob": blob}
             row |= {"made_at": time.time(), "size": len(blob)}
-            connection.execute(_snapshots.insert().values(row))
+            connection.execute(snapshots.insert().values(row))
             _thin(connection, run_id)
         return True
 
 
 def forget_after(connection: Connection, run_id: int, step: int) -> None:
     """Drop a run's snapshots beyond `step`, in the transaction that takes the run back to it."""
-    if sa.inspect(connection).has_table(_snapshots.name):
-        _drop(connection, run_id, _snapshots.c.step > step)
+    _drop(connection, run_id, snapshots.c.step > step)
 
 
 def _drop(connection: Connection, run_id: int, which: sa.ColumnElement[bool]) -> None:
-    connection.execute(_snapshots.delete().where(_snapshots.c.run_id == run_id, which))
+    connection.execute(snapshots.delete().where(snapshots.c.run_id == run_id, which))
 
 
 def _thin(connection: Connection, run_id: int) -> None:
     """Drop every other snapshot, but neither the first nor the last, until the run's fit."""
-    query = sa.select(_snapshots.c.step, _snapshots.c.size).where(_snapshots.c.run_id == run_id)
-    kept = list(connection.execute(query.order_by(_snapshots.c.step)))
+    query = sa.select(snapshots.c.step, snapshots.c.size).where(snapshots.c.run_id == run_id)
+    kept = list(connection.execute(query.order_by(snapshots.c.step)))
     while len(kept) > MOST or (sum(row.size for row in kept) > MAX_BYTES and len(kept) > 2):
         dropped = [row.step for row in kept[1:-1:2]]
-        _drop(connection, run_id, _snapshots.c.step.in_(dropped))
+        _drop(connection, run_id, snapshots.c.step.in_(dropped))
         kept = [row for row in kept if row.step not in dropped]
 
 

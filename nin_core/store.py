@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from . import tables
 from .checks import ConfigError
 from .config import NiNConfig, preset_name
 from .database import Database, StoreError
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
     from .recipes import TrainConfig
 
 PROJECT = Path(__file__).resolve().parent.parent
-SCHEMA = "0002"  # the newest of `migrations`, which has a step for every change of the tables below
-
-MAX_NAME = 100
 MAX_LOG = 64_000  # characters; the end of a log says why a run failed
 
 STATES = ("queued", "running", "paused", "stopped", "finished", "failed", "interrupted")
@@ -126,6 +124,9 @@ class MetricRow:
     test_examples: int | None = None
     learning_rate: float | None = None
     examples_per_second: float | None = None
+    gradient_norm: float | None = None  # before clipping
+    update_norm: float | None = None
+    dead_channels: str | None = None  # JSON: layer -> channels that are zero for every image
     id: int = 0  # given by the store, rising
 
 
@@ -161,6 +162,9 @@ class Run:
     """One run as the pages show it: what it is, how it stands, its latest figures.
 
     `network` and `train` are None when this version cannot read them; `problem` then says so.
+    `fan` is common to the runs of one seed fan. `tuning` is JSON that says how steps are computed
+    on its machine. `predicted_bytes` is what training was expected to take beside the process
+    itself, `base_bytes` what that took before it and `peak_bytes` the most it took altogether.
     Times are UTC. `phase` says in a few words what the worker does at the moment. A worker may
     still be present after the state is final: it measures the test set then.
     """
@@ -197,6 +201,11 @@ class Run:
     test_loss: float | None
     test_accuracy: float | None
     test_examples: int | None
+    fan: str | None
+    tuning: str | None
+    predicted_bytes: int | None
+    base_bytes: int | None
+    peak_bytes: int | None
     has_checkpoint: bool
     has_evaluation: bool
     network: NiNConfig | None
@@ -241,117 +250,12 @@ class Signal(NamedTuple):
     desired_rate: float | None = None
 
 
-# --- tables -----------------------------------------------------------------------------------
-
-
-class _UtcDateTime(sa.types.TypeDecorator[datetime]):
-    """Aware UTC on the Python side, whatever the database keeps."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
-        return None if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-_tables = sa.MetaData()
-# Numbers are never given twice (AUTOINCREMENT): a bookmark of a deleted run must not show
-# another one, and a reader that asks for rows after the last it saw must miss none.
-_runs = sa.Table(
-    "runs",
-    _tables,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("name", sa.String(MAX_NAME), nullable=False),
-    sa.Column("state", sa.String(20), nullable=False, index=True),
-    sa.Column("desired_state", sa.String(20), nullable=False),
-    sa.Column("desired_at", _UtcDateTime),
-    sa.Column("phase", sa.String(200)),
-    sa.Column("created_at", _UtcDateTime, nullable=False),
-    sa.Column("started_at", _UtcDateTime),
-    sa.Column("ended_at", _UtcDateTime),
-    sa.Column("heartbeat_at", _UtcDateTime),
-    sa.Column("dataset", sa.String(50), nullable=False),
-    sa.Column("attempt", sa.Integer, nullable=False, default=0),
-    # Set while a process is on the run, from the moment it is about to be started until it has
-    # ended: the rows that have it are the slots in use.
-    sa.Column("worker_host", sa.String(200), index=True),
-    sa.Column("worker_pid", sa.Integer),
-    sa.Column("worker_mark", sa.String(50), nullable=False, default=""),
-    sa.Column("spawns", sa.Integer, nullable=False, default=0),
-    sa.Column("threads", sa.Integer),
-    sa.Column("device", sa.String(50)),
-    sa.Column("error", sa.Text),
-    sa.Column("diagnosis", sa.Text),
-    sa.Column("epoch", sa.Integer, nullable=False, default=0),
-    sa.Column("step", sa.Integer, nullable=False, default=0),
-    sa.Column("total_steps", sa.Integer),
-    sa.Column("seconds", sa.Float, nullable=False, default=0.0),
-    sa.Column("learning_rate", sa.Float),
-    sa.Column("examples_per_second", sa.Float),
-    sa.Column("train_loss", sa.Float),
-    sa.Column("train_accuracy", sa.Float),
-    sa.Column("test_loss", sa.Float),
-    sa.Column("test_accuracy", sa.Float),
-    sa.Column("test_examples", sa.Integer),
-    sa.Column("network", sa.Text, nullable=False),
-    sa.Column("train", sa.Text, nullable=False),
-    sa.Column("log", sa.Text),  # late: reading those before it skips its overflow pages
-    sa.Column("desired_rate", sa.Float),
-    sqlite_autoincrement=True,
-)
-_metrics = sa.Table(
-    "metrics",
-    _tables,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("run_id", sa.ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
-    sa.Column("kind", sa.String(10), nullable=False),
-    sa.Column("epoch", sa.Integer, nullable=False),
-    sa.Column("step", sa.Integer, nullable=False),
-    sa.Column("seconds", sa.Float, nullable=False),
-    sa.Column("train_loss", sa.Float),
-    sa.Column("train_accuracy", sa.Float),
-    sa.Column("test_loss", sa.Float),
-    sa.Column("test_accuracy", sa.Float),
-    sa.Column("test_examples", sa.Integer),
-    sa.Column("learning_rate", sa.Float),
-    sa.Column("examples_per_second", sa.Float),
-    sa.Index("metrics_of_run", "run_id", "id"),
-    sqlite_autoincrement=True,
-)
-_checkpoints = sa.Table(
-    "checkpoints",
-    _tables,
-    sa.Column("run_id", sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
-    sa.Column("step", sa.Integer, nullable=False),
-    sa.Column("epoch", sa.Integer, nullable=False),
-    sa.Column("created_at", _UtcDateTime, nullable=False),
-    sa.Column("info", sa.Text, nullable=False),
-    sa.Column("blob", sa.LargeBinary, nullable=False),
-)
-_evaluations = sa.Table(
-    "evaluations",
-    _tables,
-    sa.Column("run_id", sa.ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
-    sa.Column("step", sa.Integer, nullable=False),
-    sa.Column("images", sa.Integer, nullable=False),
-    sa.Column("classes", sa.Integer, nullable=False),
-    sa.Column("loss", sa.Float),
-    sa.Column("accuracy", sa.Float),
-    sa.Column("created_at", _UtcDateTime, nullable=False),
-    sa.Column("logits", sa.LargeBinary, nullable=False),
-)
-
-_RUN_COLUMNS = [column for column in _runs.columns if column.name != "log"] + [
-    sa.exists().where(_checkpoints.c.run_id == _runs.c.id).label("has_checkpoint"),
-    sa.exists().where(_evaluations.c.run_id == _runs.c.id).label("has_evaluation"),
+_RUN_COLUMNS = [column for column in tables.runs.columns if column.name != "log"] + [
+    sa.exists().where(tables.checkpoints.c.run_id == tables.runs.c.id).label("has_checkpoint"),
+    sa.exists().where(tables.evaluations.c.run_id == tables.runs.c.id).label("has_evaluation"),
 ]
 _METRIC_FIELDS = tuple(f.name for f in fields(MetricRow) if f.name != "id")
-_METRIC_COLUMNS = [_metrics.c[f.name] for f in fields(MetricRow)]
+_METRIC_COLUMNS = [tables.metrics.c[f.name] for f in fields(MetricRow)]
 # A run that has ended waits for a worker again.
 _AGAIN = {
     "state": "queued",
@@ -390,7 +294,7 @@ class RunStore:
         chosen = url or os.environ.get("NIN_DATABASE_URL")
         if not chosen:
             chosen = f"sqlite:///{(PROJECT / 'runs' / 'nin-explorer.db').as_posix()}"
-        self._database = Database(chosen, set(_tables.tables), SCHEMA, create=create)
+        self._database = Database(chosen, set(tables.METADATA.tables), tables.SCHEMA, create=create)
         self._read, self._write = self._database.read, self._database.write
         #: The URL for another process; a relative SQLite path has become absolute.
         self.url = self._database.url
@@ -433,7 +337,7 @@ class RunStore:
         if worker is not None:
             values |= _assigned(worker)
         with self._write() as connection:
-            key = connection.execute(_runs.insert().values(values)).inserted_primary_key
+            key = connection.execute(tables.runs.insert().values(values)).inserted_primary_key
         assert key is not None
         return int(key[0])
 
@@ -452,7 +356,9 @@ class RunStore:
         """
         with self._write() as connection:
             gone = connection.execute(
-                _runs.delete().where(_runs.c.id == run_id, _runs.c.state.not_in(ACTIVE))
+                tables.runs.delete().where(
+                    tables.runs.c.id == run_id, tables.runs.c.state.not_in(ACTIVE)
+                )
             ).rowcount
             if not gone:
                 state = self._state(connection, run_id)
@@ -464,7 +370,7 @@ class RunStore:
         """The run of that number, or `RunNotFound`."""
         with self._read() as connection:
             row = connection.execute(
-                sa.select(*_RUN_COLUMNS).where(_runs.c.id == run_id)
+                sa.select(*_RUN_COLUMNS).where(tables.runs.c.id == run_id)
             ).one_or_none()
         if row is None:
             raise RunNotFound(run_id)
@@ -472,9 +378,9 @@ class RunStore:
 
     def list_runs(self, limit: int = 200, *, states: Iterable[str] | None = None) -> list[Run]:
         """The newest runs first, without logs, metrics or weights."""
-        query = sa.select(*_RUN_COLUMNS).order_by(_runs.c.id.desc()).limit(limit)
+        query = sa.select(*_RUN_COLUMNS).order_by(tables.runs.c.id.desc()).limit(limit)
         if states is not None:
-            query = query.where(_runs.c.state.in_(tuple(states)))
+            query = query.where(tables.runs.c.state.in_(tuple(states)))
         with self._read() as connection:
             return [_run(row) for row in connection.execute(query)]
 
@@ -485,8 +391,8 @@ class RunStore:
         """
         query = (
             sa.select(*_METRIC_COLUMNS)
-            .where(_metrics.c.run_id == run_id, _metrics.c.id > after_id)
-            .order_by(_metrics.c.id)
+            .where(tables.metrics.c.run_id == run_id, tables.metrics.c.id > after_id)
+            .order_by(tables.metrics.c.id)
         )
         with self._read() as connection:
             return [MetricRow(*row) for row in connection.execute(query)]
@@ -495,7 +401,7 @@ class RunStore:
         """The latest weights of a run, None if it has none."""
         with self._read() as connection:
             row = connection.execute(
-                sa.select(_checkpoints).where(_checkpoints.c.run_id == run_id)
+                sa.select(tables.checkpoints).where(tables.checkpoints.c.run_id == run_id)
             ).one_or_none()
         if row is None:
             return None
@@ -503,10 +409,10 @@ class RunStore:
 
     def load_evaluation(self, run_id: int) -> StoredEvaluation | None:
         """A run's logits on the test set, None if they were not measured."""
-        columns = [_evaluations.c[f.name] for f in fields(StoredEvaluation)]
+        columns = [tables.evaluations.c[f.name] for f in fields(StoredEvaluation)]
         with self._read() as connection:
             row = connection.execute(
-                sa.select(*columns).where(_evaluations.c.run_id == run_id)
+                sa.select(*columns).where(tables.evaluations.c.run_id == run_id)
             ).one_or_none()
         return None if row is None else StoredEvaluation(*row)
 
@@ -514,7 +420,7 @@ class RunStore:
         """The end of the worker's log ("" if it wrote none): why a run failed, in detail."""
         with self._read() as connection:
             row = connection.execute(
-                sa.select(_runs.c.log).where(_runs.c.id == run_id)
+                sa.select(tables.runs.c.log).where(tables.runs.c.id == run_id)
             ).one_or_none()
         if row is None:
             raise RunNotFound(run_id)
@@ -524,9 +430,9 @@ class RunStore:
         """The state a worker's run has and is wanted to have; `ClaimLost` if it is not its own."""
         with self._read() as connection:
             row = connection.execute(
-                sa.select(_runs.c.state, _runs.c.desired_state, _runs.c.desired_rate).where(
-                    _runs.c.id == run_id, _runs.c.attempt == attempt
-                )
+                sa.select(
+                    tables.runs.c.state, tables.runs.c.desired_state, tables.runs.c.desired_rate
+                ).where(tables.runs.c.id == run_id, tables.runs.c.attempt == attempt)
             ).one_or_none()
         if row is None:
             raise ClaimLost(run_id, attempt)
@@ -536,7 +442,7 @@ class RunStore:
         """ "running", or "stopped" or "paused" once someone asked for it."""
         with self._read() as connection:
             row = connection.execute(
-                sa.select(_runs.c.desired_state).where(_runs.c.id == run_id)
+                sa.select(tables.runs.c.desired_state).where(tables.runs.c.id == run_id)
             ).one_or_none()
         if row is None:
             raise RunNotFound(run_id)
@@ -546,11 +452,11 @@ class RunStore:
 
     def work(self) -> tuple[list[Run], int]:
         """The runs with a process on them, and how many wait for one."""
-        query = sa.select(*_RUN_COLUMNS).where(_runs.c.worker_host.is_not(None))
+        query = sa.select(*_RUN_COLUMNS).where(tables.runs.c.worker_host.is_not(None))
         waiting = (
             sa.select(sa.func.count())
-            .select_from(_runs)
-            .where(_runs.c.state == "queued", _runs.c.worker_host.is_(None))
+            .select_from(tables.runs)
+            .where(tables.runs.c.state == "queued", tables.runs.c.worker_host.is_(None))
         )
         with self._read() as connection:
             return [_run(row) for row in connection.execute(query)], connection.scalar(waiting) or 0
@@ -566,13 +472,13 @@ class RunStore:
         """
         taken = (
             sa.select(sa.func.count())
-            .select_from(_runs)
-            .where(_runs.c.worker_host.is_not(None))
+            .select_from(tables.runs)
+            .where(tables.runs.c.worker_host.is_not(None))
             .scalar_subquery()
         )
         first = (
-            sa.select(sa.func.min(_runs.c.id))
-            .where(_runs.c.state == "queued", _runs.c.worker_host.is_(None))
+            sa.select(sa.func.min(tables.runs.c.id))
+            .where(tables.runs.c.state == "queued", tables.runs.c.worker_host.is_(None))
             .scalar_subquery()
         )
         with self._write() as connection:
@@ -580,13 +486,13 @@ class RunStore:
             run_id = connection.scalar(sa.select(first).where(taken < slots))
             if run_id is None:
                 return None
-            values = _assigned(WorkerId(host, mark=mark)) | {"spawns": _runs.c.spawns + 1}
+            values = _assigned(WorkerId(host, mark=mark)) | {"spawns": tables.runs.c.spawns + 1}
             won = self._update(
                 connection,
                 run_id,
                 values,
-                _runs.c.state == "queued",
-                _runs.c.worker_host.is_(None),
+                tables.runs.c.state == "queued",
+                tables.runs.c.worker_host.is_(None),
             )
         return int(run_id) if won else None
 
@@ -597,9 +503,9 @@ class RunStore:
                 connection,
                 run_id,
                 _assigned(worker),
-                _runs.c.state == "queued",
-                _runs.c.worker_host == worker.host,
-                _runs.c.worker_pid.is_(None),
+                tables.runs.c.state == "queued",
+                tables.runs.c.worker_host == worker.host,
+                tables.runs.c.worker_pid.is_(None),
             )
 
     def lose(self, run: Run, error: str, log: str = "", *, retry: bool = False) -> bool:
@@ -618,18 +524,18 @@ class RunStore:
         if log:
             values["log"] = _text(log, MAX_LOG)
         same_pid = (
-            _runs.c.worker_pid.is_(None)
+            tables.runs.c.worker_pid.is_(None)
             if run.worker_pid is None
-            else _runs.c.worker_pid == run.worker_pid
+            else tables.runs.c.worker_pid == run.worker_pid
         )
         with self._write() as connection:
             return self._update(
                 connection,
                 run.id,
                 values,
-                _runs.c.state == run.state,
-                _runs.c.attempt == run.attempt,
-                _runs.c.worker_host == run.worker_host,
+                tables.runs.c.state == run.state,
+                tables.runs.c.attempt == run.attempt,
+                tables.runs.c.worker_host == run.worker_host,
                 same_pid,
             )
 
@@ -645,13 +551,15 @@ class RunStore:
         moment = now()
         values = _assigned(worker) | {
             "state": "running",
-            "attempt": _runs.c.attempt + 1,
-            "started_at": sa.func.coalesce(_runs.c.started_at, moment),
+            "attempt": tables.runs.c.attempt + 1,
+            "started_at": sa.func.coalesce(tables.runs.c.started_at, moment),
             "phase": "starting",
         }
         with self._write() as connection:
-            if self._update(connection, run_id, values, _runs.c.state == "queued"):
-                return connection.scalar(sa.select(_runs.c.attempt).where(_runs.c.id == run_id))
+            if self._update(connection, run_id, values, tables.runs.c.state == "queued"):
+                return connection.scalar(
+                    sa.select(tables.runs.c.attempt).where(tables.runs.c.id == run_id)
+                )
             self._state(connection, run_id)  # raises RunNotFound
         return None
 
@@ -689,7 +597,7 @@ class RunStore:
                 self._own(connection, run_id, attempt, rows, moment)
             elif rows:
                 self._update(connection, run_id, _latest(rows))
-            if not self._update(connection, run_id, values, _runs.c.state.in_(sources)):
+            if not self._update(connection, run_id, values, tables.runs.c.state.in_(sources)):
                 state = self._state(connection, run_id)
                 raise StateError(f"Run #{run_id} is {state} and cannot become {to_state}.")
             self._add_rows(connection, run_id, rows)
@@ -705,11 +613,11 @@ class RunStore:
         """
         moment = now()
         idle = sa.or_(
-            _runs.c.state == "queued",
+            tables.runs.c.state == "queued",
             sa.and_(
-                _runs.c.state == "running",
-                sa.func.coalesce(_runs.c.phase, "") != PHASE_TRAINING,
-                _runs.c.step == 0,
+                tables.runs.c.state == "running",
+                sa.func.coalesce(tables.runs.c.phase, "") != PHASE_TRAINING,
+                tables.runs.c.step == 0,
             ),
         )
         wanted = {"desired_state": ending, "desired_at": moment}
@@ -721,9 +629,9 @@ class RunStore:
                     connection,
                     run_id,
                     wanted,
-                    _runs.c.state == "running",
-                    _runs.c.desired_state != "stopped",
-                    _runs.c.desired_state != ending,
+                    tables.runs.c.state == "running",
+                    tables.runs.c.desired_state != "stopped",
+                    tables.runs.c.desired_state != ending,
                 )
             return self._state(connection, run_id)
 
@@ -740,7 +648,7 @@ class RunStore:
 
         check_rate(rate)
         with self._write() as connection:
-            goes_on = _runs.c.state.in_(ACTIVE | RESUMABLE)
+            goes_on = tables.runs.c.state.in_(ACTIVE | RESUMABLE)
             if not self._update(connection, run_id, {"desired_rate": rate}, goes_on):
                 state = self._state(connection, run_id)
                 raise StateError(f"Run #{run_id} is {state}: its learning rate is not used again.")
@@ -749,8 +657,8 @@ class RunStore:
         """Write into a run's configuration that its rate was changed after `step` steps."""
         with self._write() as connection:
             text = connection.scalar(
-                sa.select(_runs.c.train)
-                .where(_runs.c.id == run_id, _runs.c.attempt == attempt)
+                sa.select(tables.runs.c.train)
+                .where(tables.runs.c.id == run_id, tables.runs.c.attempt == attempt)
                 .with_for_update()
             )
             if text is None:
@@ -759,7 +667,7 @@ class RunStore:
             self._update(connection, run_id, {"train": train})
             # Unless yet another one is wanted by now.
             done = {"desired_rate": None}
-            self._update(connection, run_id, done, _runs.c.desired_rate == rate)
+            self._update(connection, run_id, done, tables.runs.c.desired_rate == rate)
 
     def resume(self, run_id: int) -> None:
         """Let a run that has ended early wait for a worker again.
@@ -775,8 +683,8 @@ class RunStore:
                 connection,
                 run_id,
                 _AGAIN,
-                _runs.c.state.in_(RESUMABLE),
-                _runs.c.worker_host.is_(None),
+                tables.runs.c.state.in_(RESUMABLE),
+                tables.runs.c.worker_host.is_(None),
             ):
                 state = self._state(connection, run_id)
                 raise _cannot_go_on(run_id, state, RESUMABLE, "go on")
@@ -791,8 +699,8 @@ class RunStore:
         """
         with self._write() as connection:
             row = connection.execute(
-                sa.select(_runs.c.state, _runs.c.train, _runs.c.total_steps)
-                .where(_runs.c.id == run_id)
+                sa.select(tables.runs.c.state, tables.runs.c.train, tables.runs.c.total_steps)
+                .where(tables.runs.c.id == run_id)
                 .with_for_update()
             ).one_or_none()
             if row is None:
@@ -803,7 +711,7 @@ class RunStore:
                 "train": json.dumps(new.to_dict()),
                 "total_steps": (row.total_steps or 0) // old.total_epochs * new.total_epochs,
             }
-            finished = _runs.c.state == "finished", _runs.c.worker_host.is_(None)
+            finished = tables.runs.c.state == "finished", tables.runs.c.worker_host.is_(None)
             if not self._update(connection, run_id, values, *finished):
                 raise _cannot_go_on(run_id, row.state, {"finished"}, "get more epochs")
             self._rewind(connection, run_id)
@@ -812,32 +720,36 @@ class RunStore:
     def _rewind(connection: Connection, run_id: int) -> None:
         """Bring a run's points and latest figures back to its checkpoint."""
         kept = connection.execute(
-            sa.select(_checkpoints.c.step, _checkpoints.c.info).where(
-                _checkpoints.c.run_id == run_id
+            sa.select(tables.checkpoints.c.step, tables.checkpoints.c.info).where(
+                tables.checkpoints.c.run_id == run_id
             )
         ).one_or_none()
         step = kept.step if kept else 0
         info = json.loads(kept.info) if kept else {}
-        repeated = _metrics.c.step > step
+        repeated = tables.metrics.c.step > step
         for kind, again in (
             ("step", info.get("event_due", False)),
             ("epoch", not info.get("epoch_ended", True)),
         ):
             if again:
                 repeated = sa.or_(
-                    repeated, sa.and_(_metrics.c.step == step, _metrics.c.kind == kind)
+                    repeated, sa.and_(tables.metrics.c.step == step, tables.metrics.c.kind == kind)
                 )
-        connection.execute(_metrics.delete().where(_metrics.c.run_id == run_id, repeated))
+        connection.execute(
+            tables.metrics.delete().where(tables.metrics.c.run_id == run_id, repeated)
+        )
         rows = connection.execute(
-            sa.select(*_METRIC_COLUMNS).where(_metrics.c.run_id == run_id).order_by(_metrics.c.id)
+            sa.select(*_METRIC_COLUMNS)
+            .where(tables.metrics.c.run_id == run_id)
+            .order_by(tables.metrics.c.id)
         )
         empty = dict.fromkeys(
             ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "test_examples")
         )
         values = empty | {"epoch": 0, "step": 0, "seconds": 0.0}
         values |= _latest([MetricRow(*row) for row in rows]) | {"step": step}
-        connection.execute(_runs.update().where(_runs.c.id == run_id).values(values))
-        connection.execute(_evaluations.delete().where(_evaluations.c.run_id == run_id))
+        connection.execute(tables.runs.update().where(tables.runs.c.id == run_id).values(values))
+        connection.execute(tables.evaluations.delete().where(tables.evaluations.c.run_id == run_id))
         forget_after(connection, run_id, step)
 
     def release(
@@ -848,10 +760,10 @@ class RunStore:
         Args:
             requeue: let the run wait for a worker again if it was interrupted.
         """
-        own = _runs.c.attempt == attempt
+        own = tables.runs.c.attempt == attempt
         with self._write() as connection:
             self._update(connection, run_id, _UNASSIGNED | _given(log=_text(log, MAX_LOG)), own)
-            interrupted = _runs.c.state == "interrupted"
+            interrupted = tables.runs.c.state == "interrupted"
             if requeue and self._update(connection, run_id, _AGAIN, own, interrupted):
                 self._rewind(connection, run_id)
 
@@ -894,6 +806,10 @@ class RunStore:
         device: str | None = None,
         total_steps: int | None = None,
         diagnosis: str | None = None,
+        tuning: str | None = None,
+        predicted_bytes: int | None = None,
+        base_bytes: int | None = None,
+        peak_bytes: int | None = None,
     ) -> None:
         """Write down facts about a run; what is None stays as it is."""
         values = _given(
@@ -902,8 +818,12 @@ class RunStore:
             device=device,
             total_steps=total_steps,
             diagnosis=diagnosis,
+            tuning=tuning,
+            predicted_bytes=predicted_bytes,
+            base_bytes=base_bytes,
+            peak_bytes=peak_bytes,
         )
-        owned = [] if attempt is None else [_runs.c.attempt == attempt]
+        owned = [] if attempt is None else [tables.runs.c.attempt == attempt]
         with self._write() as connection:
             if values and not self._update(connection, run_id, values, *owned):
                 self._state(connection, run_id)
@@ -937,17 +857,19 @@ class RunStore:
         """
         loss, accuracy = _finite(loss), _finite(accuracy)
         with self._write() as connection:
-            owned = [] if attempt is None else [_runs.c.attempt == attempt]
-            fewer = sa.func.coalesce(_runs.c.test_examples, 0) <= images
+            owned = [] if attempt is None else [tables.runs.c.attempt == attempt]
+            fewer = sa.func.coalesce(tables.runs.c.test_examples, 0) <= images
             test = {"test_loss": loss, "test_accuracy": accuracy, "test_examples": images}
             if accuracy is None or not self._update(connection, run_id, test, fewer, *owned):
                 self._state(connection, run_id)
-                known = sa.select(_runs.c.id).where(_runs.c.id == run_id, *owned)
+                known = sa.select(tables.runs.c.id).where(tables.runs.c.id == run_id, *owned)
                 if connection.scalar(known) is None:
                     raise ClaimLost(run_id, attempt)
-            connection.execute(_evaluations.delete().where(_evaluations.c.run_id == run_id))
             connection.execute(
-                _evaluations.insert().values(
+                tables.evaluations.delete().where(tables.evaluations.c.run_id == run_id)
+            )
+            connection.execute(
+                tables.evaluations.insert().values(
                     run_id=run_id,
                     step=step,
                     images=images,
@@ -965,12 +887,14 @@ class RunStore:
     def _update(
         connection: Connection, run_id: int, values: dict[str, Any], *conditions: Any
     ) -> bool:
-        statement = _runs.update().where(_runs.c.id == run_id, *conditions).values(values)
+        statement = (
+            tables.runs.update().where(tables.runs.c.id == run_id, *conditions).values(values)
+        )
         return connection.execute(statement).rowcount == 1
 
     @staticmethod
     def _state(connection: Connection, run_id: int) -> str:
-        state = connection.scalar(sa.select(_runs.c.state).where(_runs.c.id == run_id))
+        state = connection.scalar(sa.select(tables.runs.c.state).where(tables.runs.c.id == run_id))
         if state is None:
             raise RunNotFound(run_id)
         return state
@@ -985,18 +909,18 @@ class RunStore:
     ) -> None:
         """Write a worker's sign of life and figures if the run is its own, else ClaimLost."""
         values = _latest(rows) | {"heartbeat_at": moment}
-        own = _runs.c.attempt == attempt
-        if self._update(connection, run_id, values, own, _runs.c.state == "running"):
+        own = tables.runs.c.attempt == attempt
+        if self._update(connection, run_id, values, own, tables.runs.c.state == "running"):
             return
         back = values | {"state": "running", "ended_at": None, "error": None}
-        if not self._update(connection, run_id, back, own, _runs.c.state == "interrupted"):
+        if not self._update(connection, run_id, back, own, tables.runs.c.state == "interrupted"):
             raise ClaimLost(run_id, attempt)
 
     @staticmethod
     def _add_rows(connection: Connection, run_id: int, rows: Sequence[MetricRow]) -> None:
         if rows:
             connection.execute(
-                _metrics.insert(),
+                tables.metrics.insert(),
                 [
                     {"run_id": run_id}
                     | {name: _finite(getattr(row, name)) for name in _METRIC_FIELDS}
@@ -1008,9 +932,9 @@ class RunStore:
     def _put_checkpoint(
         connection: Connection, run_id: int, checkpoint: Checkpoint, moment: datetime
     ) -> None:
-        connection.execute(_checkpoints.delete().where(_checkpoints.c.run_id == run_id))
+        connection.execute(tables.checkpoints.delete().where(tables.checkpoints.c.run_id == run_id))
         connection.execute(
-            _checkpoints.insert().values(
+            tables.checkpoints.insert().values(
                 run_id=run_id,
                 step=checkpoint.step,
                 epoch=checkpoint.epoch,
@@ -1029,13 +953,13 @@ def default_name(network: NiNConfig, train: TrainConfig) -> str:
     what = preset_name(network)
     if what is None:
         what = f"NiN {'-'.join(map(str, network.widths))} @ {network.image_size} px"
-    return _clean_name(f"{what} · {train.recipe} · seed {train.seed}"[:MAX_NAME])
+    return _clean_name(f"{what} · {train.recipe} · seed {train.seed}"[: tables.MAX_NAME])
 
 
 def _clean_name(name: str) -> str:
     cleaned = " ".join("".join(c if c.isprintable() else " " for c in str(name)).split())
-    if not 1 <= len(cleaned) <= MAX_NAME:
-        raise StoreError(f"A run's name needs 1 to {MAX_NAME} characters.", "refused")
+    if not 1 <= len(cleaned) <= tables.MAX_NAME:
+        raise StoreError(f"A run's name needs 1 to {tables.MAX_NAME} characters.", "refused")
     return cleaned
 
 

@@ -87,11 +87,11 @@ def _maker(server: str) -> Callable[..., str]:
     engine = sa.create_engine(f"{server}/postgres")
     numbers = itertools.count()
 
-    def make(*, tables: bool = True) -> str:
+    def make(*, with_tables: bool = True) -> str:
         schema = f"store{next(numbers)}"
         with engine.begin() as connection:
             connection.execute(sa.text(f"CREATE SCHEMA {schema}"))
-            if tables:
+            if with_tables:
                 connection.execute(sa.text(f"SET LOCAL search_path TO {schema}"))
                 _make_tables(connection)
         return f"{server}/postgres?options=-csearch_path%3D{schema}"
@@ -101,15 +101,15 @@ def _maker(server: str) -> Callable[..., str]:
 
 def _make_tables(connection: sa.Connection) -> None:
     """What the store's own steps would make, in a tenth of the time (a test compares the two)."""
-    from nin_core import store
+    from nin_core import tables
     from nin_core.migrations import VERSION_TABLE
 
-    store._tables.create_all(connection, checkfirst=False)
+    tables.METADATA.create_all(connection, checkfirst=False)
     connection.execute(sa.text("CREATE TABLE nin_schema (version integer PRIMARY KEY)"))
-    connection.execute(sa.text("INSERT INTO nin_schema VALUES (2)"))
+    connection.execute(sa.text("INSERT INTO nin_schema VALUES (3)"))
     revision = f"CREATE TABLE {VERSION_TABLE} (version_num varchar(32) PRIMARY KEY)"
     connection.execute(sa.text(revision))
-    connection.execute(sa.text(f"INSERT INTO {VERSION_TABLE} VALUES ('{store.SCHEMA}')"))
+    connection.execute(sa.text(f"INSERT INTO {VERSION_TABLE} VALUES ('{tables.SCHEMA}')"))
 
 
 def _free_port() -> int:

@@ -29,7 +29,8 @@ from nin_core.recipes import (
     RECIPES,
     TrainConfig,
 )
-from nin_core.store import MAX_NAME, default_name
+from nin_core.store import default_name
+from nin_core.tables import MAX_NAME
 from ui import numbers, preflight_panel, resources, training
 
 if TYPE_CHECKING:

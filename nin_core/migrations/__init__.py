@@ -3,13 +3,13 @@
 Choices made here:
 
 * A new store is made by the same steps as an old one is brought up, so there is one history. A
-  test compares what the steps make with the tables in `store.py`.
+  test compares what the steps make with the declarations in `tables.py`.
 * A step only adds. It runs in one transaction with the note of its number, so a store is either
   as it was or as it should be.
-* The steps name their columns themselves: they must still be right when `store.py` has moved on.
+* The steps name their columns themselves: they must still be right when `tables.py` has moved on.
 
-To add one: `0003_….py` in `versions/`, with `down_revision` the last one's number, and that number
-as `SCHEMA` in `store.py`.
+To add one: `0004_….py` in `versions/`, with `down_revision` the last one's number, and that number
+as `SCHEMA` in `tables.py`.
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from nin_core import PRESETS
-from nin_core.pins import MAX_NAME, Pin, Pins
+from nin_core.pins import Pin, Pins
 from nin_core.recipes import RECIPES
 from nin_core.store import RunStore, StoreError
+from nin_core.tables import MAX_PIN_NAME
 
 SLIM, FULL = PRESETS["nin-slim-128"], PRESETS["nin-224"]
 
@@ -18,11 +19,6 @@ SLIM, FULL = PRESETS["nin-slim-128"], PRESETS["nin-224"]
 @pytest.fixture
 def pins(store: RunStore) -> Pins:
     return Pins(store.database)
-
-
-def tables(path: Path) -> set[str]:
-    with sqlite3.connect(path) as connection:
-        return {name for (name,) in connection.execute("select name from sqlite_master")}
 
 
 def test_pins_come_back_whole_in_order_and_after_a_restart(store: RunStore) -> None:
@@ -43,7 +39,10 @@ def test_pins_come_back_whole_in_order_and_after_a_restart(store: RunStore) -> N
     [
         ("", "needs a name"),
         (" \n\t ", "needs a name"),
-        ("x" * (MAX_NAME + 1), f"{MAX_NAME + 1} characters; at most {MAX_NAME} would work"),
+        (
+            "x" * (MAX_PIN_NAME + 1),
+            f"{MAX_PIN_NAME + 1} characters; at most {MAX_PIN_NAME} would work",
+        ),
         ("nin-224", "“my nin-224” would work"),
         ("NiN-28", "“my NiN-28” would work"),
         ("MINE", "There is a pinned network “mine” already"),
@@ -70,24 +69,6 @@ def test_renaming_and_deleting(pins: Pins) -> None:
     with pytest.raises(StoreError, match="is gone"):
         pins.rename(gone.id, "back")
     assert pins.add("gone", FULL).id not in (kept.id, gone.id)
-
-
-def test_a_store_made_without_the_table_opens_and_loses_nothing(store: RunStore) -> None:
-    """The store of the present schema as it was before there were pins."""
-    run = store.create(SLIM, RECIPES["fast"].configure(SLIM), "shapes", "an old run")
-    store.close()
-    assert store.path is not None
-    assert "pins" not in tables(store.path)
-    opened = RunStore(store.url)
-    pins = Pins(opened.database)
-    assert pins.all() == []
-    pins.delete(1)
-    pins.add("new", FULL)
-    assert opened.get(run).name == "an old run"
-    assert opened.get(run).network == SLIM
-    assert [pin.name for pin in pins.all()] == ["new"]
-    # and with the table, for a program that knows nothing of it
-    assert [found.id for found in RunStore(store.url).list_runs()] == [run]
 
 
 def test_a_file_put_in_the_stores_place_is_noticed(store: RunStore) -> None:

@@ -13,7 +13,8 @@ import streamlit as st
 
 from nin_core import PRESETS, NetworkSummary, NiNConfig, preset, summarize
 from nin_core.database import StoreError
-from nin_core.pins import MAX_NAME, Pin, Pins
+from nin_core.pins import Pin, Pins
+from nin_core.tables import MAX_PIN_NAME
 from ui import architecture, notes, numbers, resources
 from ui.laboratory import information
 
@@ -73,7 +74,7 @@ def pin_button(config: NiNConfig) -> None:
     if not popover.open:  # what nobody sees is not drawn at each step of a slider
         return
     with popover, st.form("architecture:pin", border=False):
-        st.text_input("Name", key=_NAME, max_chars=MAX_NAME, placeholder="e.g. wider block 3")
+        st.text_input("Name", key=_NAME, max_chars=MAX_PIN_NAME, placeholder="e.g. wider block 3")
         st.form_submit_button("Pin", on_click=_attempt, args=("pin", _add, config))
         _say("pin")
 
@@ -124,7 +125,7 @@ def manage(pins: list[Pin], network: NetworkSummary) -> None:
             st.form(f"architecture:rename:{managed.id}", border=False),
         ):
             key = f"architecture:pin-name:{managed.id}"
-            st.text_input("New name", managed.name, key=key, max_chars=MAX_NAME)
+            st.text_input("New name", managed.name, key=key, max_chars=MAX_PIN_NAME)
             st.form_submit_button(
                 "Rename", on_click=_attempt, args=("rename", _rename, managed.id, key)
             )
