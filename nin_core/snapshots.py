@@ -7,8 +7,7 @@ Choices made here:
 * At most `MOST` snapshots and `MAX_BYTES` a run. `planned` spreads them over the run: half of
   them at steps that grow geometrically, since most happens early, the others evenly. A run that
   gets more epochs than it was planned with has every other one dropped when it is full.
-* The table is made by the first snapshot, not by a new schema version, as for `pins`. Its rows
-  belong to their run: the database deletes them with it.
+* A snapshot belongs to its run: the database deletes it with that.
 * Copying is left to the thread that trains, between two steps (`Recorder.take`, a few dozen times
   a run); packing and writing are not.
 * Only the attempt that owns a run adds to it, and whoever rewinds a run calls `forget_after`.

@@ -9,7 +9,6 @@ import pytest
 
 from nin_core import PRESETS
 from nin_core.pins import Pin, Pins
-from nin_core.recipes import RECIPES
 from nin_core.store import RunStore, StoreError
 from nin_core.tables import MAX_PIN_NAME
 
