@@ -139,8 +139,10 @@ def _train(options: argparse.Namespace) -> int:
     from .worker import leave_run, work_on
 
     check_dataset(network, dataset)
-    size = DATASETS[dataset].train_size
-    config = RECIPES[options.recipe].configure(network, train_size=size, **changes)
+    info = DATASETS[dataset]
+    config = RECIPES[options.recipe].configure(
+        network, train_size=info.train_size, mirrors=info.mirrors, **changes
+    )
     printer = _Printer(options.json)
     try:
         store = RunStore()

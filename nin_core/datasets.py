@@ -85,6 +85,7 @@ class DatasetInfo:
         channels, side: images are channels × side × side, uint8.
         train_size, test_size: number of images.
         mean, std: per channel, of pixels / 255 over the training set.
+        mirrors: whether a mirrored image still shows its class; not so for characters.
         packings: the ways it may lie on disk, the one that is downloaded first; none for a
             generated set.
         package: the Debian/Ubuntu package that brings it, if there is one.
@@ -101,6 +102,7 @@ class DatasetInfo:
     std: tuple[float, ...]
     packings: tuple[Packing, ...] = ()
     package: str | None = None
+    mirrors: bool = True
 
     @property
     def generated(self) -> bool:
@@ -210,6 +212,7 @@ _FASHION_MNIST = DatasetInfo(
 _MNIST = DatasetInfo(
     name="mnist",
     title="MNIST",
+    mirrors=False,
     class_names=tuple("0123456789"),
     channels=1,
     side=28,
@@ -259,6 +262,7 @@ _MNIST = DatasetInfo(
 _KMNIST = DatasetInfo(
     name="kmnist",
     title="KMNIST",
+    mirrors=False,
     class_names=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     channels=1,
     side=28,

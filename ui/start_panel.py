@@ -184,8 +184,9 @@ def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
     """The number fields; the configuration they make, or why they make none."""
     draft = st.session_state[training.DRAFT]
     recipe = RECIPES[draft["recipe"]]
-    size = DATASETS[draft["dataset"]].train_size
-    usual = recipe.configure(config, train_size=size)
+    data = DATASETS[draft["dataset"]]
+    facts = {"train_size": data.train_size, "mirrors": data.mirrors}
+    usual = recipe.configure(config, **facts)
     values = {field: draft.get(field, getattr(usual, field)) for field in _NUMBERS}
     with st.container(horizontal=True, gap="small"):
         st.number_input("Epochs", 1, MAX_EPOCHS, **_bound("epochs", values["epochs"]))
@@ -213,7 +214,7 @@ def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
     changes = {field: value for field, value in values.items() if value != getattr(usual, field)}
     seed, subset = draft.get("seed", 0), draft.get("subset")
     try:
-        train = recipe.configure(config, train_size=size, **changes, subset=subset, seed=seed)
+        train = recipe.configure(config, **facts, **changes, subset=subset, seed=seed)
     except ConfigError as error:
         return None, _sentence(error)
     with st.container(horizontal=True, gap="small"):

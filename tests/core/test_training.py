@@ -152,6 +152,10 @@ def test_a_configuration_survives_json(recipe):
         ("subset", 0),
         ("seed", -1),
         ("recipe", "none"),
+        ("decay_biases", 0),
+        ("label_smoothing", 1.0),
+        ("flip", "left"),
+        ("shift", -1),
     ],
 )
 def test_a_bad_value_is_named_with_one_that_works(field, value):
@@ -159,6 +163,45 @@ def test_a_bad_value_is_named_with_one_that_works(field, value):
         RECIPES["fast"].configure(SLIM, **{field: value})
     assert caught.value.field == field
     RECIPES["fast"].configure(SLIM, **{field: caught.value.suggestion})
+
+
+def test_a_run_of_a_version_without_augmentation_is_read_as_it_trained():
+    values = RECIPES["fast"].configure(SLIM).to_dict()
+    newer = {"decay_biases": True, "label_smoothing": 0.0, "flip": False, "shift": 0}
+    assert {name: values.pop(name) for name in newer} == newer
+    assert TrainConfig.from_dict(values) == RECIPES["fast"].configure(SLIM)
+
+
+def test_best_fits_itself_to_batch_norm_data_and_its_size():
+    normed = RECIPES["best"].configure(PRESETS["nin-28-best"])
+    plain = RECIPES["best"].configure(SLIM, train_size=30_000, mirrors=False)
+    assert summarize(PRESETS["nin-28-best"]).total_parameters <= 250_000
+    assert (normed.flip, plain.flip) == (True, False), "digits are not mirrored"
+    assert plain.epochs == 2 * normed.epochs
+    assert plain.learning_rate == RECIPES["fast"].configure(SLIM).learning_rate
+    assert normed.clip_norm == 0 < plain.clip_norm, "without batch norm maps must stay alive"
+
+
+def test_the_decay_spares_biases_and_batch_norm():
+    network = toy_network(batch_norm=True)
+    config = RECIPES["best"].configure(network)
+    model = build_nin(network)
+    training = Training(model, toy_dataset(), config, network=network, device="cpu")
+    weights, rest = training._optimizer.param_groups
+    assert (weights["weight_decay"], rest["weight_decay"]) == (config.weight_decay, 0)
+    convolutions = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert [id(p) for p in weights["params"]] == [id(p) for p in convolutions]
+    assert len(weights["params"]) + len(rest["params"]) == len(list(model.parameters()))
+
+
+def test_smoothing_changes_the_step_but_not_what_the_loss_means():
+    network = toy_network()
+    config = RECIPES["fast"].configure(network, epochs=1, batch_size=300)
+    (plain, first), (smooth, second) = (
+        run(network, replace(config, label_smoothing=amount)) for amount in (0.0, 0.5)
+    )
+    assert first[0].train_loss == second[0].train_loss, "of the same first batch"
+    assert not all(map(torch.equal, plain.parameters(), smooth.parameters()))
 
 
 def test_unknown_and_missing_fields_are_refused():
@@ -353,15 +396,22 @@ def test_a_tutorial_step_is_plain_gradient_descent():
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "batch_norm"), [("sgd", True), ("sgd", False), ("adamw", False)]
+    ("recipe", "optimizer", "batch_norm"),
+    [
+        ("fast", "sgd", True),
+        ("fast", "sgd", False),
+        ("fast", "adamw", False),
+        ("best", "sgd", True),
+        ("best", "adamw", False),
+    ],
 )
 def test_a_training_that_goes_on_is_the_one_that_never_stopped(
-    optimizer: str, batch_norm: bool
+    recipe: str, optimizer: str, batch_norm: bool
 ) -> None:
     """From the state after every single step, through bytes: equal events, equal weights."""
     network = toy_network(batch_norm=batch_norm, dropout=0.4)
     momentum = {"momentum": 0.9, "nesterov": optimizer == "sgd", "optimizer": optimizer}
-    config = RECIPES["fast"].configure(
+    config = RECIPES[recipe].configure(
         network, epochs=2, batch_size=50, use_dropout=True, **momentum
     )
 
