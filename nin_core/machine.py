@@ -26,6 +26,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .process_memory import group_limit
+
 PROJECT = Path(__file__).resolve().parent.parent
 GEMM_SIDE = 768
 COPY_BYTES = 64 * 2**20  # read, and as many written: several times most caches
@@ -99,12 +101,9 @@ def _meminfo(text: str) -> Memory:
 
 
 def _container(root: Path = Path("/sys/fs/cgroup")) -> Memory | None:
-    """The limit of the container (cgroup 2) that this process is in, and what is left of it."""
-    try:
-        limit = int((root / "memory.max").read_text())  # "max" is no number: no limit
-        return Memory(limit, max(limit - int((root / "memory.current").read_text()), 0))
-    except (OSError, ValueError):
-        return None
+    """The limit of the container (control group) that this process is in, and what is left."""
+    limit = group_limit(root)
+    return None if limit is None else Memory(limit.most, max(limit.most - limit.used, 0))
 
 
 def available_cores() -> int:

@@ -33,7 +33,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -41,6 +40,7 @@ from .checks import ConfigError, choice, record, whole
 from .config import NiNConfig, preset
 from .ledger import OPTIMIZERS, OptimizerName, training_ledger
 from .machine import Machine, available_cores, measured_machine, memory
+from .process_memory import peak, reset_peak, resident, status
 from .summary import MAX_BATCH_SIZE, NetworkSummary, summarize
 
 if TYPE_CHECKING:
@@ -433,7 +433,7 @@ class _Peak:
         self._stop = threading.Event()
 
     def __enter__(self) -> Self:
-        if not _reset_high_water():
+        if not reset_peak():
             self.method = f"sampled every {SAMPLE_SECONDS * 1000:.0f} ms"
             self._sampler = threading.Thread(target=self._sample, daemon=True)
             self._sampler.start()
@@ -441,44 +441,14 @@ class _Peak:
 
     def __exit__(self, *_: object) -> None:
         if self._sampler is None:
-            self.bytes = _status("VmHWM")
+            self.bytes = peak()
             return
         self._stop.set()
         self._sampler.join()
 
     def _sample(self) -> None:
         while not self._stop.wait(SAMPLE_SECONDS):
-            self.bytes = max(self.bytes, _resident())
-
-
-def _reset_high_water() -> bool:
-    """Have Linux count the peak from now on; False where that cannot be."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return _status("VmHWM") <= _status("VmRSS") + 2**20
-
-
-def _status(field: str) -> int:
-    """A size from /proc/self/status in bytes; 0 if it is not there."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(field + ":"):
-                return int(line.split()[1]) * 1024
-    return 0
-
-
-def _resident() -> int:
-    found = _status("VmRSS")
-    if found:
-        return found
-    with suppress(ImportError):
-        import resource
-
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else most * 1024
-    return 0
+            self.bytes = max(self.bytes, resident())
 
 
 def _settled() -> int:
@@ -487,7 +457,7 @@ def _settled() -> int:
     library = _c_library()
     if library is not None:
         library.malloc_trim(0)
-    return _resident()
+    return resident()
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
@@ -561,7 +531,7 @@ def _limit_memory(request: MeasureRequest, summary: NetworkSummary) -> None:
         import resource
 
         needed = training_ledger(summary, request.optimizer).total(request.batch_size)
-        limit = _status("VmData") + SLACK * needed + PROCESS_BYTES
+        limit = status("VmData") + SLACK * needed + PROCESS_BYTES
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
