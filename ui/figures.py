@@ -18,7 +18,10 @@ from ui import numbers, theme
 Quantity = Literal["parameters", "macs"]
 QUANTITIES: dict[Quantity, str] = {"parameters": "Parameters", "macs": "MACs an image"}
 
-_LOWER: dict[Quantity, str] = {"parameters": "parameters", "macs": "MACs"}
+# A block and the place of a weighted layer in it, from 1; 0 stands for the whole block.
+Part = tuple[int, int]
+
+LOWER: dict[Quantity, str] = {"parameters": "parameters", "macs": "MACs"}
 _CONV, _POINTWISE, _DENSE = "k×k convolutions", "1×1 convolutions", "dense layers"
 _CATEGORIES = {
     "autorange": "reversed",
@@ -31,63 +34,6 @@ _FRAME = 76  # pixels for legend and axis
 _LEGEND = 24  # letters of another network's name
 
 
-def where_figure(
-    network: NetworkSummary,
-    other: NetworkSummary,
-    quantity: Quantity,
-    granularity: Granularity,
-    *,
-    shares: bool,
-) -> tuple[dict[str, Any], int]:
-    """Bars for where a network's parameters or MACs sit, over those of another one.
-
-    One category a block or a weighted layer (a batch norm counts with its convolution), first at
-    the top. Returns the figure and the height it needs, in pixels.
-
-    Args:
-        other: drawn as outlines; the same network means that there is nothing to compare.
-        shares: percent of each network's own total, rather than counts.
-    """
-    mine, theirs = _parts(network, quantity, granularity), _parts(other, quantity, granularity)
-    categories = sorted(mine.keys() | theirs.keys())
-    labels = [_label(*category) for category in categories]
-    total, other_total = (max(_total(net, quantity), 1) for net in (network, other))
-
-    def bars(values: list[int], whole: int) -> list[float]:
-        return [100 * value / whole for value in values] if shares else list(map(float, values))
-
-    windows = [mine.get(category, (0, 0))[0] for category in categories]
-    pixels = [mine.get(category, (0, 0))[1] for category in categories]
-    title = QUANTITIES[quantity]
-    data = [
-        _bar(_CONV, theme.CONV, labels, bars(windows, total), windows),
-        # On top of the k×k part: `base`, since plotly does not stack within a group of bars.
-        _bar(_POINTWISE, theme.POINTWISE, labels, bars(pixels, total), pixels)
-        | {"base": bars(windows, total)},
-    ]
-    if other.layers != network.layers:
-        counts = [sum(theirs.get(category, (0, 0))) for category in categories]
-        data.append(
-            _bar(other.name, "rgba(125,133,144,0.25)", labels, bars(counts, other_total), counts)
-            | {"offsetgroup": "other"}
-        )
-        data[-1]["marker"]["line"] = {"color": theme.POOL, "width": 1}
-    layout = {
-        "barmode": "group",
-        "bargap": 0.25,
-        "bargroupgap": 0.0,
-        "margin": {"l": 8, "r": 24, "t": 36, "b": 40},
-        "xaxis": {
-            "title": {"text": f"share of the network's {_LOWER[quantity]}" if shares else title},
-            "ticksuffix": " %" if shares else "",
-            "exponentformat": "SI",
-        },
-        "yaxis": _CATEGORIES,
-        "legend": {"traceorder": "normal"},
-    }
-    return {"data": data, "layout": layout}, _FRAME + _BAR * max(len(labels), 3)
-
-
 def change_figure(
     network: NetworkSummary, other: NetworkSummary, quantity: Quantity, *, log: bool
 ) -> tuple[dict[str, Any], int]:
@@ -95,9 +41,9 @@ def change_figure(
 
     Layers that only one of the two has are there, too. Returns the figure and its height in pixels.
     """
-    mine, theirs = _parts(network, quantity, "layer"), _parts(other, quantity, "layer")
+    mine, theirs = parts(network, quantity, "layer"), parts(other, quantity, "layer")
     categories = sorted(mine.keys() | theirs.keys())
-    labels = [_label(*category) for category in categories]
+    labels = [label(*category) for category in categories]
     now = [sum(mine.get(category, (0, 0))) for category in categories]
     then = [sum(theirs.get(category, (0, 0))) for category in categories]
     ghost = _bar(other.name, "rgba(125,133,144,0.28)", labels, list(map(float, then)), then)
@@ -151,7 +97,7 @@ def reference_figure(
             # Zero has no place on this axis; the bar is left out, its hover too.
             data[-1]["x"] = [count or None for count in counts]
             data[-1]["offsetgroup"] = name
-    largest = max(_total(network, quantity) for network in networks)
+    largest = max(total(network, quantity) for network in networks)
     layout: dict[str, Any] = {
         "barmode": "group" if log else "stack",
         "bargap": 0.3,
@@ -166,9 +112,9 @@ def reference_figure(
         layout["xaxis"]["range"] = [0, largest * 1.16]  # room for the totals
         layout["annotations"] = [
             {
-                "x": _total(network, quantity),
+                "x": total(network, quantity),
                 "y": network.name,
-                "text": numbers.short(_total(network, quantity)),
+                "text": numbers.short(total(network, quantity)),
                 "xanchor": "left",
                 "xshift": 6,
                 "showarrow": False,
@@ -185,11 +131,11 @@ def _decades(counts: Sequence[float]) -> dict[str, Any]:
     return {"type": "log", "dtick": 1, "range": decades}
 
 
-def _parts(
+def parts(
     network: NetworkSummary, quantity: Quantity, granularity: Granularity
-) -> dict[tuple[int, int], tuple[int, int]]:
-    """(block, place in it) -> (k×k, 1×1) counts; the place is 0 for a whole block."""
-    found: dict[tuple[int, int], tuple[int, int]] = {}
+) -> dict[Part, tuple[int, int]]:
+    """Parameters or MACs as (k×k, 1×1) counts; a batch norm counts with its convolution."""
+    found: dict[Part, tuple[int, int]] = {}
     block = place = 0
     pointwise = False
     for row in network.layers:
@@ -206,7 +152,8 @@ def _parts(
     return found
 
 
-def _label(block: int, place: int) -> str:
+def label(block: int, place: int) -> str:
+    """How a part is called: "block 2", "block 2 k×k", "block 2 1×1 (1)"."""
     if place == 0:
         return f"block {block}"
     return f"block {block} k×k" if place == 1 else f"block {block} 1×1 ({place - 1})"
@@ -240,5 +187,6 @@ def _count(rows: Iterable[LayerSummary], quantity: Quantity, kinds: tuple[str, .
     return total
 
 
-def _total(network: NetworkSummary, quantity: Quantity) -> int:
+def total(network: NetworkSummary, quantity: Quantity) -> int:
+    """All parameters of a network, or its MACs for an image."""
     return network.total_parameters if quantity == "parameters" else network.total_macs

@@ -42,6 +42,23 @@ _STYLE = """
 </style>
 """
 
+# Streamlit adds an entry to the browser's history whenever a page's address changes, so at every
+# step of a slider; going back would lead through all of them, and the page would write its address
+# anew at each. Only another page is an entry of its own.
+_HISTORY = """
+<script>
+if (!window.ninHistory) {
+  window.ninHistory = true;
+  const push = history.pushState.bind(history);
+  history.pushState = (state, title, url) => {
+    const there = new URL(url ?? location.href, location.href).pathname;
+    if (there === location.pathname) history.replaceState(state, title, url);
+    else push(state, title, url);
+  };
+}
+</script>
+"""
+
 
 def page(file: str) -> StreamlitPage:
     """The `st.Page` of a page file, for `st.page_link`."""
@@ -85,6 +102,7 @@ def run() -> None:
     st.html(_STYLE)
     with st.sidebar:
         architecture.controls()
+        st.html(_HISTORY, unsafe_allow_javascript=True)
     chosen.run()
     _settle()
 

@@ -59,6 +59,11 @@ def change(value: float, reference: float) -> str:
     return f"{sign}{abs(percent):.{digits}f} %"
 
 
+def share(value: float) -> str:
+    """A share of a whole: 22.4 %, and <0.1 % rather than 0.0 %."""
+    return "<0.1 %" if 0 < value < 0.0005 else f"{100 * value:.1f} %"
+
+
 def shape(sides: tuple[int, ...]) -> str:
     """A shape as it is spoken: 96×54×54."""
     return "×".join(map(str, sides))

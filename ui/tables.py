@@ -147,7 +147,7 @@ class Column:
             case "window":
                 return f"{value}×{value}"
             case "share":
-                return share(float(value))  # type: ignore[arg-type]
+                return numbers.share(float(value))  # type: ignore[arg-type]
             case "bytes":
                 return numbers.size(value) if value else "0"  # type: ignore[arg-type]
             case "text":
@@ -164,11 +164,6 @@ class Column:
                 return f"{value:,}"
             case _:
                 return self.text(value)
-
-
-def share(value: float) -> str:
-    """A share of a whole: 22.4 %, and <0.1 % rather than 0.0 %."""
-    return "<0.1 %" if 0 < value < 0.0005 else f"{100 * value:.1f} %"
 
 
 def _layer(field: str) -> Callable[[Row], Value | None]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from html import unescape
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from nin_core.reference_nets import REFERENCE_NETS, reference_summary
 from tests.conftest import dashboard, head_figure
 from tests.core.test_diagram import ODD
 from tests.prerequisites import PROJECT
-from ui import figures, link, notes
+from ui import bars, figures, link, notes
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -83,7 +85,7 @@ def test_beside_the_networks_with_dense_layers() -> None:
 
 def test_a_slider_moves_everything() -> None:
     app = page(net="nin-224")
-    before = component(app, "architecture:where:parameters")
+    before = bars_of(app)
     slider = next(s for s in app.sidebar.slider if s.label == "Block 3 channels")
     slider.set_value(300).run()
     now = summarize(PRESETS["nin-224"].with_widths((96, 256, 300)))
@@ -91,7 +93,7 @@ def test_a_slider_moves_everything() -> None:
     assert head_figure(app, "Parameters").delta == "−16 % vs nin-224"
     assert table(app)["parameters"][-1] == f"{now.total_parameters:,}"
     assert "300×12×12" in table(app)["output_shape"]
-    assert component(app, "architecture:where:parameters") != before
+    assert bars_of(app) != before
     assert "300×12×12" in component(app, "architecture:diagram")["drawings"][-1][1]
 
 
@@ -117,8 +119,11 @@ def test_another_preset_can_be_compared_and_the_batch_size_changed() -> None:
     other = next(s for s in app.main.selectbox if s.label == "Compare with")
     other.set_value("nin-28").run()
     assert head_figure(app, "Parameters").delta.endswith("vs nin-28")
-    names = [t["name"] for t in component(app, "architecture:where:macs")["figure"]["data"]]
-    assert names == ["k×k convolutions", "1×1 convolutions", "nin-28"]
+    assert re.findall(r"</i>([^<]+)</span>", bars_of(app)) == [
+        "k×k convolutions",
+        "1×1 convolutions",
+        "nin-28",
+    ]
     before = head_figure(app, "Training memory").value
     next(n for n in app.main.number_input if n.label == "Batch size").set_value(1).run()
     assert head_figure(app, "Training memory").value != before
@@ -180,27 +185,72 @@ def test_the_view_is_in_the_url_and_an_unknown_one_is_said() -> None:
     assert table(app)
 
 
+def bars_of(app: Any) -> str:
+    """The bars that show where parameters and MACs sit."""
+    return next(
+        found.proto.body for found in app.main.get("html") if "class='nin-bars'" in found.proto.body
+    )
+
+
 NETWORKS = [summarize(config, 8) for config in (*PRESETS.values(), *ODD.values())]
 
 
 # --- the figures ------------------------------------------------------------------------------
 
 
+def lines(markup: str) -> list[list[tuple[str, list[float], str, str]]]:
+    """Both panels of the bars: per line its name, its bars' widths, its figures, its tooltip."""
+    return [
+        [
+            (
+                name,
+                [float(width) for width in re.findall(r"width:([\d.]+)%", bars)],
+                figures_,
+                unescape(told),
+            )
+            for told, name, bars, figures_ in re.findall(
+                r"<div title='([^']*)'><em>(.*?)</em><div>(.*?)</div><b>(.*?)</b></div>", panel
+            )
+        ]
+        for panel in markup.split("<h4>")[1:]
+    ]
+
+
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("quantity", figures.QUANTITIES)
 @pytest.mark.parametrize("granularity", ["layer", "block"])
-def test_bars_add_up(network: NetworkSummary, quantity: Any, granularity: Any) -> None:
+@pytest.mark.parametrize("shares", [True, False])
+def test_bars_are_to_scale_and_add_up(
+    network: NetworkSummary, granularity: Any, shares: bool
+) -> None:
     other = summarize(PRESETS["nin-cifar10"])
-    for shares in (True, False):
-        figure, height = figures.where_figure(network, other, quantity, granularity, shares=shares)
-        windows, pixels, *rest = figure["data"]
-        total = sum(windows["x"]) + sum(pixels["x"])
-        whole = network.total_parameters if quantity == "parameters" else network.total_macs
-        assert total == pytest.approx(100 if shares else whole)
-        assert pixels["base"] == windows["x"]
-        assert len(rest) == (network.layers != other.layers)
-        assert len(set(windows["y"])) == len(windows["y"])
-        assert height >= 20 * len(windows["y"])
+    beside = network.layers != other.layers
+    wholes = (
+        (network.total_parameters, other.total_parameters),
+        (network.total_macs, other.total_macs),
+    )
+    panels = lines(bars.where(network, other, granularity, shares=shares))
+    assert len(panels) == 2
+    for panel, (whole, other_whole) in zip(panels, wholes, strict=True):
+        assert len({name for name, *_ in panel}) == len(panel)
+        counts = [
+            [int(count.replace(",", "")) for count in re.findall(r": ([\d,]+) \(", told)]
+            for *_, told in panel
+        ]
+        assert sum(count[0] for count in counts) == whole
+        if beside:
+            assert sum(count[1] for count in counts) == other_whole
+        # Of windows and 1×1 together, then of the other network: as long as they should be.
+        longest = max(max(c[0] / whole, (c[-1] / other_whole) * beside) for c in counts)
+        if not shares:
+            longest = max(max(c[0], c[-1] * beside) for c in counts)
+        for (_, widths, _, _), count in zip(panel, counts, strict=True):
+            assert len(widths) == 2 + beside
+            mine = count[0] / whole if shares else count[0]
+            assert widths[0] + widths[1] == pytest.approx(100 * mine / longest, abs=0.011)
+            if beside:
+                theirs = count[1] / other_whole if shares else count[1]
+                assert widths[2] == pytest.approx(100 * theirs / longest, abs=0.006)
+        assert max(sum(widths[:2]) for _, widths, *_ in panel) <= 100.01
 
 
 @pytest.mark.parametrize("log", [True, False])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -64,3 +66,22 @@ def test_a_moved_slider_gives_the_new_total_everywhere_and_after_a_reload(
     wait_idle(page)
     shows_network(page)
     assert slider(page, "Block 3 channels").input_value() == str(WIDTHS[2])
+
+
+def test_going_back_leads_to_the_page_before_not_through_a_sliders_steps(
+    server: Dashboard, page: Page
+) -> None:
+    visit(page, server, "/")
+    page.get_by_test_id("stSidebarNav").get_by_role("link", name="Architecture", exact=True).click()
+    wait_idle(page)
+    for index, width in enumerate(WIDTHS, start=1):
+        set_slider(page, f"Block {index} channels", width)
+    shows_network(page)
+    page.go_back()
+    wait_idle(page)
+    assert urlsplit(page.url).path == "/"
+    shows_network(page)  # and what was chosen meanwhile is kept
+    page.go_forward()
+    wait_idle(page)
+    assert urlsplit(page.url).path == "/architecture"
+    shows_network(page)

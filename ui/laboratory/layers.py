@@ -8,8 +8,8 @@ import streamlit as st
 
 from nin_core import NetworkSummary
 from nin_core.summary import Granularity
-from ui import arithmetic, figures, tables
-from ui.components import layer_table, plot
+from ui import arithmetic, bars, tables
+from ui.components import layer_table
 from ui.laboratory import Subject, drawing, selection
 
 
@@ -151,9 +151,4 @@ def whereabouts(network: NetworkSummary, other: NetworkSummary, granularity: Gra
         persist_state="session",
         label_visibility="collapsed",
     )
-    for column, quantity in zip(st.columns(2), figures.QUANTITIES, strict=True):
-        figure, height = figures.where_figure(
-            network, other, quantity, granularity, shares=unit == "share"
-        )
-        with column:
-            plot(figure, key=f"architecture:where:{quantity}", height=height)
+    st.html(bars.where(network, other, granularity, shares=unit == "share"))

@@ -1,0 +1,115 @@
+"""Where a network's parameters and MACs sit: bars beside each other, as one piece of HTML.
+
+Not a chart of Plotly's: the bars follow every step of a slider, two of its charts cost more than
+half of all else on the page, and here the figures can stand beside the bars. Scales begin at zero
+and end at the longest bar, so they need no axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+
+from nin_core import NetworkSummary
+from nin_core.summary import Granularity
+from ui import numbers, theme
+from ui.figures import LOWER, QUANTITIES, Part, Quantity, label, parts, total
+
+_STYLE = f"""
+<style>
+.nin-bars {{ display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; font-size: .875rem;
+  font-variant-numeric: tabular-nums; line-height: 1.25; }}
+.nin-bars > p {{ flex: 100%; display: flex; flex-wrap: wrap; gap: .2rem 1.25rem; margin: 0;
+  font-size: inherit; }}
+.nin-bars > p i {{ width: .75rem; height: .75rem; margin-right: .4rem; border-radius: 2px;
+  display: inline-block; vertical-align: -.05rem; }}
+.nin-bars > div {{ flex: 1 1 320px; display: grid; align-items: center; gap: .3rem .6rem;
+  grid-template-columns: max-content minmax(60px, 1fr) max-content; }}
+.nin-bars h4 {{ grid-column: 1 / -1; font-size: .875rem; font-weight: 600; margin: 0; padding: 0; }}
+.nin-bars > div > div {{ display: contents; }}
+.nin-bars em {{ font-style: normal; }}
+.nin-bars b {{ font-weight: 400; text-align: right; }}
+.nin-bars small {{ display: block; font-size: .75rem; opacity: .75; }}
+.nin-bars div span {{ display: flex; height: .75rem; margin: .1rem 0; }}
+.nin-bars div span i {{ display: block; min-width: 0; }}
+.nin-bars .k {{ background: {theme.CONV}; }}
+.nin-bars .p {{ background: {theme.POINTWISE}; }}
+.nin-bars .o {{ background: rgba(125, 133, 144, .25); border: 1px solid {theme.POOL};
+  box-sizing: border-box; }}
+</style>
+"""
+
+
+def where(
+    network: NetworkSummary, other: NetworkSummary, granularity: Granularity, *, shares: bool
+) -> str:
+    """Bars for the parameters and the MACs of a network's parts, over those of another one.
+
+    One line a block or a weighted layer (a batch norm counts with its convolution), first at the
+    top, the exact counts in a tooltip.
+
+    Args:
+        other: drawn below as outlines; the same network means that there is nothing to compare.
+        shares: percent of each network's own total, rather than counts.
+    """
+    beside = None if other.layers == network.layers else other
+    marks = [("k", "k×k convolutions"), ("p", "1×1 convolutions")]
+    if beside is not None:
+        marks.append(("o", other.name))
+    legend = "".join(f"<span><i class='{kind}'></i>{escape(words)}</span>" for kind, words in marks)
+    panels = "".join(_panel(network, beside, name, granularity, shares) for name in QUANTITIES)
+    return f"{_STYLE}<div class='nin-bars'><p>{legend}</p>{panels}</div>"
+
+
+def _panel(
+    network: NetworkSummary,
+    other: NetworkSummary | None,
+    quantity: Quantity,
+    granularity: Granularity,
+    shares: bool,
+) -> str:
+    mine = parts(network, quantity, granularity)
+    theirs = parts(other, quantity, granularity) if other is not None else {}
+    whole = max(total(network, quantity), 1)
+    other_whole = max(total(other, quantity), 1) if other is not None else 1
+    scale, other_scale = (whole, other_whole) if shares else (1, 1)
+    longest = max(
+        [sum(counts) / scale for counts in mine.values()]
+        + [sum(counts) / other_scale for counts in theirs.values()]
+    )
+
+    def width(count: int, divisor: int) -> str:
+        return f"{100 * count / divisor / (longest or 1):.2f}%"
+
+    def figure(count: int, total_: int) -> str:
+        return numbers.share(count / total_) if shares else numbers.short(count)
+
+    def lines() -> Iterator[str]:
+        for part in sorted(mine.keys() | theirs.keys()):
+            windows, pixels = mine.get(part, (0, 0))
+            bars = (
+                f"<span><i class='k' style='width:{width(windows, scale)}'></i>"
+                f"<i class='p' style='width:{width(pixels, scale)}'></i></span>"
+            )
+            value = figure(windows + pixels, whole) if part in mine else "–"
+            told = _told(part, windows + pixels, whole, quantity)
+            if other is not None:
+                count = sum(theirs.get(part, (0, 0)))
+                bars += f"<span><i class='o' style='width:{width(count, other_scale)}'></i></span>"
+                value += f"<small>{figure(count, other_whole) if part in theirs else '–'}</small>"
+                told += f"; {other.name}: {_counted(count, other_whole)}"
+            yield (
+                f"<div title='{escape(told)}'><em>{label(*part)}</em>"
+                f"<div>{bars}</div><b>{value}</b></div>"
+            )
+
+    unit = f", share of all {LOWER[quantity]}" if shares else ""
+    return f"<div><h4>{QUANTITIES[quantity]}{unit}</h4>{''.join(lines())}</div>"
+
+
+def _told(part: Part, count: int, whole: int, quantity: Quantity) -> str:
+    return f"{label(*part)}: {_counted(count, whole)} of {whole:,} {LOWER[quantity]}"
+
+
+def _counted(count: int, whole: int) -> str:
+    return f"{count:,} ({numbers.share(count / whole)})"
