@@ -134,6 +134,7 @@ def _train(options: argparse.Namespace) -> int:
         raise ConfigError(f"there is no recipe {options.recipe!r}; there are {', '.join(RECIPES)}.")
     dataset = options.dataset or ("fashion-mnist" if network.in_channels == 1 else "cifar10")
 
+    from .admission import require
     from .jobs import advance, check_dataset, this_worker
     from .store import RunStore, StoreError
     from .worker import leave_run, work_on
@@ -143,6 +144,7 @@ def _train(options: argparse.Namespace) -> int:
     config = RECIPES[options.recipe].configure(
         network, train_size=info.train_size, mirrors=info.mirrors, **changes
     )
+    require(network, config, dataset)
     printer = _Printer(options.json)
     try:
         store = RunStore()

@@ -35,10 +35,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import spare
+from . import admission, process_memory, spare
 from .checks import ConfigError
 from .datasets import DATASETS
-from .machine import available_cores
+from .machine import available_cores, has_accelerator
 from .store import PROJECT, Run, RunStore, StateError, StoreError, WorkerId, now
 
 if TYPE_CHECKING:
@@ -76,10 +76,11 @@ def start_run(
         outlive: as for `advance`.
 
     Raises:
-        ConfigError: if the network does not fit the data set.
+        ConfigError: if the network does not fit the data set, or the run not into memory.
         StoreError: if the run cannot be written down.
     """
     check_dataset(network, dataset)
+    admission.require(network, train, dataset)
     run_id = store.create(network, train, dataset, name)
     advance(store, outlive=outlive)
     return run_id
@@ -102,8 +103,10 @@ def resume_run(store: RunStore, run_id: int, *, outlive: bool = False) -> None:
         outlive: as for `advance`.
 
     Raises:
+        ConfigError: if it cannot fit into this computer's memory.
         StateError: if it is in another state.
     """
+    _require_room(store, run_id)
     store.resume(run_id)
     advance(store, outlive=outlive)
 
@@ -115,9 +118,10 @@ def extend_run(store: RunStore, run_id: int, epochs: int, *, outlive: bool = Fal
         outlive: as for `advance`.
 
     Raises:
-        ConfigError: if they are none or too many.
+        ConfigError: if they are none or too many, or it cannot fit into this computer's memory.
         StateError: if it has not finished.
     """
+    _require_room(store, run_id)
     store.extend(run_id, epochs)
     advance(store, outlive=outlive)
 
@@ -147,6 +151,12 @@ def duplicate_run(
     return start_run(store, run.network, train, run.dataset, name, outlive=outlive)
 
 
+def _require_room(store: RunStore, run_id: int) -> None:
+    run = store.get(run_id)
+    if run.network is not None and run.train is not None:
+        admission.require(run.network, run.train, run.dataset)
+
+
 def _request(
     store: RunStore, run_id: int, ending: Literal["stopped", "paused"], outlive: bool
 ) -> str:
@@ -159,13 +169,13 @@ def advance(store: RunStore, *, slots: int | None = None, outlive: bool = False)
     """Settle runs whose worker is gone and start queued ones in order while slots are free.
 
     Args:
-        slots: workers at once; by default one per core.
+        slots: workers at once; by default `slots_here()`.
         outlive: whether the workers go on when this process ends (see the module).
 
     Returns:
         the numbers of the runs for which a worker was started.
     """
-    slots = available_cores() if slots is None else slots
+    slots = slots_here() if slots is None else slots
     assigned, waiting = store.work()
     moment = now()
     free = slots - len(assigned)
@@ -173,15 +183,26 @@ def advance(store: RunStore, *, slots: int | None = None, outlive: bool = False)
         if _settle(store, run, moment):
             free += 1
     started: list[int] = []
+    here = [run for run in assigned if run.active and run.worker_host == this_host()]
     # The counts only save pointless writes; `reserve` decides, in one transaction.
     while waiting > 0 and free > 0:
+        following = store.next_waiting()
+        if following is None or admission.waits_for_memory(following, here):
+            break
         run_id = store.reserve(slots, this_host(), _starting_mark())
         if run_id is None:
             break
         waiting, free = waiting - 1, free - 1
         if _start_worker(store, run_id, outlive):
             started.append(run_id)
+            here.append(following)
     return started
+
+
+def slots_here() -> int:
+    """Runs that train at once here: one a core, or one where a GPU does the work."""
+    cores = available_cores()
+    return min(cores, 1) if has_accelerator() else cores
 
 
 def keep_spare(store: RunStore) -> None:
@@ -314,8 +335,15 @@ def _kill_if_hung(run: Run, worker: WorkerId, moment: datetime) -> None:
             os.kill(worker.pid, signal.SIGKILL)
 
 
-def _bury(store: RunStore, run: Run, code: int | None = None) -> bool:
-    """Record that the process on `run` has ended without a last word; say why, keep its log."""
+def _bury(
+    store: RunStore, run: Run, code: int | None = None, *, memory_ran_out: bool = False
+) -> bool:
+    """Record that the process on `run` has ended without a last word; say why, keep its log.
+
+    Args:
+        code: the process's exit code, if it is known.
+        memory_ran_out: whether the system killed for memory while it lived.
+    """
     path = log_path(store, run.id)
     log = read_tail(path)
     last = next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "")
@@ -326,7 +354,10 @@ def _bury(store: RunStore, run: Run, code: int | None = None) -> bool:
             name = f"signal {-code}"
         why = f"Its worker process was killed ({name})"
         if -code == getattr(signal, "SIGKILL", 9):
-            why += ", by someone or because memory ran out"
+            if memory_ran_out:
+                why = admission.ran_out(run)
+            else:
+                why += ", by someone or because memory ran out"
     elif code == GAVE_UP and last:
         why = last
     elif run.state == "queued":
@@ -371,6 +402,7 @@ def read_tail(path: Path) -> str:
 def _start_worker(store: RunStore, run_id: int, outlive: bool) -> bool:
     """Start the process for a reserved run, and a thread that waits for its end."""
     path = log_path(store, run_id)
+    kills = process_memory.memory_kills()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         process = None if outlive else spare.take(store.url, run_id, path)
@@ -397,14 +429,16 @@ def _start_worker(store: RunStore, run_id: int, outlive: bool) -> bool:
     finally:  # whatever happens, the process is reaped
         threading.Thread(
             target=_wait,
-            args=(store, run_id, process, outlive),
+            args=(store, run_id, process, outlive, kills),
             name=f"wait-for-run-{run_id}",
             daemon=True,
         ).start()
     return True
 
 
-def _wait(store: RunStore, run_id: int, process: subprocess.Popen[bytes], outlive: bool) -> None:
+def _wait(
+    store: RunStore, run_id: int, process: subprocess.Popen[bytes], outlive: bool, kills: int
+) -> None:
     """Reap a worker; if it left its run behind, say so; then move the queue on.
 
     A store that cannot be reached now is asked again by the next `advance`.
@@ -414,7 +448,9 @@ def _wait(store: RunStore, run_id: int, process: subprocess.Popen[bytes], outliv
         with suppress(StoreError):
             run = store.get(run_id)
             if run.worker is not None and run.worker.pid in (None, process.pid):
-                _bury(store, run, code)
+                obeyed = run.desired_state == "running"  # nobody here killed it as hung
+                ran_out = obeyed and process_memory.memory_kills() > kills
+                _bury(store, run, code, memory_ran_out=ran_out)
             else:
                 with suppress(OSError):
                     log_path(store, run_id).unlink(missing_ok=True)

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -111,6 +113,19 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0)) or 1
     return os.cpu_count() or 1
+
+
+@lru_cache(maxsize=1)
+def has_accelerator() -> bool:
+    """Whether PyTorch would train on a GPU here: an NVIDIA one, or Apple's."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (
+        visible not in ("", "-1")
+        and "+cpu" not in torch_version()
+        and any(Path("/dev").glob("nvidia[0-9]*"))
+    )
 
 
 @lru_cache(maxsize=1)

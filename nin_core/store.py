@@ -461,6 +461,18 @@ class RunStore:
         with self._read() as connection:
             return [_run(row) for row in connection.execute(query)], connection.scalar(waiting) or 0
 
+    def next_waiting(self) -> Run | None:
+        """The oldest queued run without a process on it."""
+        query = (
+            sa.select(*_RUN_COLUMNS)
+            .where(tables.runs.c.state == "queued", tables.runs.c.worker_host.is_(None))
+            .order_by(tables.runs.c.id)
+            .limit(1)
+        )
+        with self._read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else _run(row)
+
     def reserve(self, slots: int, host: str, mark: str = "") -> int | None:
         """Take the oldest waiting run for a worker about to be started on `host`.
 

@@ -45,7 +45,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import spare
+from . import admission, process_memory, spare
 from .checks import ConfigError
 from .jobs import (
     GAVE_UP,
@@ -81,6 +81,7 @@ ENDINGS = ("stopped", "paused")  # what a running run can be wanted to become
 # What it becomes when the process it belongs to has ended, or when its store has failed too long.
 INTERRUPTED = "interrupted"
 WHY_ORPHANED = "The server it ran under has ended."
+MEMORY_RAN_OUT = "Memory ran out; a smaller batch size or narrower blocks would help."
 PHASE_MEASURING = "measuring the test set"
 POLL_SECONDS = 0.15
 FLUSH_SECONDS = 0.5
@@ -446,7 +447,11 @@ def work_on(
             job.train(on_event)
         except Exception as error:
             reporter.trouble = traceback.format_exc()
-            reporter.end("failed", None, error=sentence_of(error), log=reporter.trouble)
+            why = sentence_of(error)
+            if why == MEMORY_RAN_OUT:
+                with suppress(StoreError):
+                    why = admission.ran_out(store.get(run_id))
+            reporter.end("failed", None, error=why, log=reporter.trouble)
         if job is not None and reporter.state != "failed":
             try:
                 job.measure()
@@ -465,6 +470,7 @@ class _Job:
         self.network: NiNConfig = run.network
         self.config: TrainConfig = run.train
         check_dataset(self.network, run.dataset)
+        self._peak = 0
 
         reporter.note(phase="loading PyTorch")
         import torch
@@ -483,11 +489,25 @@ class _Job:
             self.threads = self.kept.info.get("threads", self.threads)
         torch.set_num_threads(self.threads)
         self.device = choose_device()
-        reporter.note(phase="loading data", threads=self.threads, device=str(self.device))
+        process_memory.reset_peak()
+        reporter.note(
+            phase="loading data",
+            threads=self.threads,
+            device=str(self.device),
+            base_bytes=process_memory.resident(),
+            predicted_bytes=admission.predict_bytes(self.network, self.config, run.dataset),
+        )
         self.dataset: Dataset = load_dataset(run.dataset, progress=self._progress)
         reporter.note(phase="initialising")
         self.model: nn.Module = build_nin(self.network)
         self.tested: Evaluation | None = None  # the finished network's answers, if it has them
+
+    def _note_peak(self) -> None:
+        """Have the store know the most this process has occupied, where that has grown."""
+        most = process_memory.peak()
+        if most > 1.01 * self._peak:
+            self._peak = most
+            self._reporter.note(peak_bytes=most)
 
     def _progress(self, sentence: str, fraction: float) -> None:
         self._reporter.note(phase=f"{sentence} ({fraction:.0%})")
@@ -531,6 +551,7 @@ class _Job:
         try:
             for event in training.events():
                 reporter.add(_row(event, test_size))
+                self._note_peak()
                 reporter.replay(recorder.take(event.step, event.epoch))
                 if isinstance(event, EpochEvent) or reporter.checkpoint_due():
                     reporter.keep(training.state())
@@ -623,7 +644,7 @@ def sentence_of(error: BaseException) -> str:
     text = " ".join(str(error).split())
     # PyTorch's allocators raise plain RuntimeErrors on the CPU.
     if isinstance(error, MemoryError) or "can't allocate memory" in text or "out of memory" in text:
-        return "Memory ran out; a smaller batch size or narrower blocks would help."
+        return MEMORY_RAN_OUT
     if isinstance(error, ValueError | StoreError) or type(error).__name__ == "DivergedError":
         return text[:1].upper() + text[1:]
     return f"{type(error).__name__}: {text[:300] or 'no message'}"

@@ -13,12 +13,12 @@ Choices made here:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from nin_core import ConfigError, NiNConfig, estimate, jobs, machine, summarize
+from nin_core import ConfigError, NiNConfig, admission, estimate, jobs, machine, summarize
 from nin_core.data import DatasetStatus, find_dataset
 from nin_core.datasets import DATASETS
 from nin_core.recipes import (
@@ -239,7 +239,7 @@ def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
 def _cost(plan: Plan) -> None:
     runs = resources.store().list_runs(states=("finished", "stopped"), limit=TIMED_RUNS)
     seconds, timed = predicted_seconds(plan, runs)
-    memory = estimate.predict_bytes(plan.network, plan.train)
+    memory = admission.predict_bytes(plan.network, plan.train, plan.dataset)
     if timed:
         basis = f"by {timed} earlier run{'s' if timed > 1 else ''}"
     else:
@@ -251,7 +251,7 @@ def _cost(plan: Plan) -> None:
         f"**{numbers.size(memory)}**, besides PyTorch's own half a gigabyte."
     )
     active = resources.store().list_runs(states=("queued", "running"))
-    if len(active) >= jobs.available_cores():
+    if len(active) >= jobs.slots_here():
         st.caption(f"{len(active)} runs are active, so this one waits for its turn.")
 
 
@@ -279,31 +279,20 @@ def _problem(plan: Plan) -> str | None:
         jobs.check_dataset(plan.network, plan.dataset)
     except ConfigError as error:
         return _sentence(error)
-    available = available_bytes()
-    return None if available is None else memory_problem(plan, available)
+    total = total_bytes()
+    return None if total is None else memory_problem(plan, total)
 
 
-def memory_problem(plan: Plan, available: int) -> str | None:
-    """What to change if a training step needs more than `available` bytes; None if it fits."""
-    needed = estimate.predict_bytes(plan.network, plan.train)
-    if needed <= available:
-        return None
-    said = (
-        f"A training step needs {numbers.size(needed)}, but only {numbers.size(available)} of "
-        "memory are free"
-    )
-    batch = plan.train.batch_size
-    while batch > 1:
-        batch //= 2
-        if estimate.predict_bytes(plan.network, replace(plan.train, batch_size=batch)) <= available:
-            return f"{said}; a batch size of {batch} would fit."
-    return f"{said}; narrower blocks or a smaller image would help."
+def memory_problem(plan: Plan, total: int) -> str | None:
+    """What to change if the run needs more than `total` bytes; None if it fits."""
+    problem = admission.misfit(plan.network, plan.train, plan.dataset, total)
+    return None if problem is None else _sentence(problem)
 
 
-def available_bytes() -> int | None:
-    """Memory that a new process could take; None where the system does not tell."""
+def total_bytes() -> int | None:
+    """All memory this computer has for us; None where the system does not tell."""
     found = machine.memory()
-    return None if found is None else found.available
+    return None if found is None else found.total
 
 
 def _sentence(error: ConfigError) -> str:

@@ -31,6 +31,7 @@ import streamlit as st
 from nin_core import (
     ConfigError,
     NiNConfig,
+    admission,
     estimate,
     jobs,
     preset_name,
@@ -41,7 +42,7 @@ from nin_core import (
 from nin_core.datasets import DATASETS
 from nin_core.recipes import MAX_EPOCHS, MAX_RATE, MIN_RATE
 from nin_core.store import RESUMABLE, RunNotFound, StoreError
-from ui import architecture, frame, numbers, resources, theme
+from ui import architecture, duplicate_panel, frame, numbers, resources, theme
 from ui.components import plot
 from ui.curves import History, training_figure
 
@@ -93,6 +94,8 @@ _STYLE = """
 def opened() -> Run | None:
     """The run that the page shows; None if there is none, which is then said."""
     store = resources.store()
+    if started := st.session_state.pop(duplicate_panel.STARTED, None):
+        open_run(started)
     linked = st.query_params.get("run")
     if linked is not None:
         if not (linked.isdecimal() and len(linked) < 10):
@@ -204,6 +207,9 @@ def _actions(run: Run) -> None:
         if run.step:
             with st.popover("Download curves", icon=":material/download:"):
                 _downloads(run)
+        if run.train is not None and run.network is not None and not run.imported:
+            with st.popover("Duplicate with changes", icon=":material/call_split:"):
+                duplicate_panel.draw(run, attempt)
         if run.train is not None and run.network is not None:
             st.button(
                 "Use its settings",
@@ -327,6 +333,12 @@ def _described(run: Run) -> str:
             f"learning rate {train.learning_rate:g}, seed {train.seed}"
         )
         parts += [f"rate {rate:g} from step {step:,} on" for step, rate in train.rate_changes]
+    if run.peak_bytes and run.base_bytes and run.predicted_bytes:
+        took = max(run.peak_bytes - run.base_bytes, 0)
+        parts.append(
+            f"memory {numbers.size(took)} beside PyTorch ({numbers.size(run.predicted_bytes)} "
+            "predicted)"
+        )
     if run.started_at is not None:
         parts.append(f"started {local_time(run.started_at):%-d %b %H:%M}")
     return " · ".join(parts)
@@ -380,11 +392,15 @@ def prepare() -> None:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A run as it was read last: its row, its points, the runs before it in the queue, its log."""
+    """A run as it was read last: its row, its points, its place in the queue, its log.
+
+    `waits`: why it does not start although it is its turn.
+    """
 
     run: Run
     history: History
-    ahead: int = 0
+    place: admission.Place | None = None
+    waits: str | None = None
     log: str = ""
 
 
@@ -422,12 +438,22 @@ def _look(run_id: int, ticking: bool) -> _Seen:
     if ticking:
         jobs.advance(store)  # whatever died since, and whatever may start now
     run = store.get(run_id)
-    ahead, log = 0, ""
+    place, waits, log = None, None, ""
     if run.state == "queued":
-        ahead = sum(other.id < run_id for other in store.list_runs(states=("queued",)))
+        active = store.list_runs(states=("queued", "running"))
+        place = admission.places(active, jobs.slots_here(), _speed(store)).get(run_id)
+        training = [other for other in active if other.worker is not None]
+        if place is not None and not place.ahead and len(training) < jobs.slots_here():
+            waits = admission.waits_for_memory(run, training)
     elif run.state == "failed":
         log = store.log(run_id)
-    return _Seen(run, histories().of(store, run), ahead, log)
+    return _Seen(run, histories().of(store, run), place, waits, log)
+
+
+@st.cache_data(ttl=10, show_spinner=False)
+def _speed(_store: RunStore) -> float:
+    """This computer's speed, by its newest runs; asked rarely, since it hardly changes."""
+    return admission.speed_of(_store.list_runs(states=("finished", "stopped"), limit=20))
 
 
 def _status(seen: _Seen) -> None:
@@ -435,10 +461,7 @@ def _status(seen: _Seen) -> None:
     if run.state == "queued" and run.worker is not None:
         _progress(run, "Starting a worker process …")
     elif run.state == "queued":
-        place = "it is the next" if not seen.ahead else f"{seen.ahead} are before it"
-        slots = jobs.available_cores()
-        at_once = "one run trains at a time" if slots == 1 else f"{slots} runs train at once"
-        _progress(run, f"Waiting for its turn: {at_once}, {place}")
+        _progress(run, _waiting(seen))
     elif run.state == "running" and not run.step:
         phase = run.phase or "starting"
         _progress(run, f"{phase[:1].upper()}{phase[1:]} …")
@@ -454,6 +477,20 @@ def _status(seen: _Seen) -> None:
         st.caption("Measuring it on the test set …")
     elif run.state in RESUMABLE and run.problem is None:
         _go_on(run)
+
+
+def _waiting(seen: _Seen) -> str:
+    """What a queued run waits for, and for how long."""
+    slots = jobs.slots_here()
+    at_once = "one run trains at a time" if slots == 1 else f"{slots} runs train at once"
+    ahead = seen.place.ahead if seen.place else 0
+    turn = "it is the next" if not ahead else f"{ahead} {'is' if ahead == 1 else 'are'} before it"
+    text = f"Waiting for its turn: {at_once}, {turn}"
+    if seen.waits:
+        return f"Waiting for its turn: {seen.waits}"
+    if seen.place is not None and seen.place.seconds:
+        text += f"; expected to start in about {numbers.duration(seen.place.seconds)}"
+    return text
 
 
 def _go_on(run: Run) -> None:

@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from nin_core import PRESETS, NiNConfig, jobs
+from nin_core import PRESETS, NiNConfig, admission, jobs
 from nin_core.data import Dataset, load_dataset
 from nin_core.datasets import DATASETS
 from nin_core.evaluation import pack_logits
+from nin_core.measure import PROCESS_BYTES
 from nin_core.recipes import RECIPES
 from nin_core.store import MetricRow, Run, RunStore
 from nin_core.trouble import DIVERGED
@@ -234,12 +235,14 @@ def test_a_network_with_too_few_classes_cannot_be_started(store: RunStore) -> No
 def test_a_step_that_does_not_fit_cannot_be_started(
     store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(start_panel, "available_bytes", lambda: 5_000_000)
+    train = RECIPES["fast"].configure(NETWORK)
+    needed = admission.predict_bytes(NETWORK, train, "fashion-mnist") + PROCESS_BYTES
+    monkeypatch.setattr(start_panel, "total_bytes", lambda: needed)
     page = open_page()
-    assert button(page, "Start").disabled
-    assert "a batch size of 16 would fit" in texts(page)
-    field(page, "Batch size").set_value(16).run()
     assert not button(page, "Start").disabled
+    field(page, "Batch size").set_value(1024).run()
+    assert button(page, "Start").disabled
+    assert "a batch size of 64 would fit" in texts(page)
 
 
 def test_no_batch_size_helps_where_the_weights_do_not_fit() -> None:
@@ -687,3 +690,23 @@ def test_a_finished_runs_rate_is_not_offered_but_its_curves_are(store: RunStore)
     assert "Change" not in labels(page)
     offered = [b.proto.label for b in page.main.get("download_button")]
     assert offered == ["CSV", "JSON", "TensorBoard events"]
+
+
+def test_a_twin_is_started_with_what_was_changed(store: RunStore) -> None:
+    run_id = ended(store, "finished")
+    page = open_page(run=run_id)
+    assert button(page, "Start the duplicate").disabled
+    page.number_input(key=f"tr:duplicate:{run_id}:seed").set_value(7).run()
+    assert "Differs in seed 7 (not 0)" in texts(page)
+    button(page, "Start the duplicate").click().run()
+    twin, original = store.list_runs(limit=1)[0], store.get(run_id)
+    assert original.train is not None
+    assert (twin.id, twin.train) == (run_id + 1, original.train.varied(seed=7))
+    assert page.query_params["run"] in (str(twin.id), [str(twin.id)])
+
+
+def test_predicted_and_measured_memory_are_shown(store: RunStore) -> None:
+    run_id = ended(store, "finished")
+    store.note(run_id, predicted_bytes=200_000_000, base_bytes=10**9, peak_bytes=1_190_000_000)
+    page = open_page(run=run_id)
+    assert "memory 181 MiB beside PyTorch" in texts(page).replace("\\", "")

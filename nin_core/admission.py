@@ -1,0 +1,212 @@
+"""Whether a run fits into this computer's memory, and where queued runs stand. No torch.
+
+Choices made here:
+
+* A run is refused when it can never fit: when what it is predicted to take, with PyTorch itself, is
+  more than all the memory this computer (or its container) has. It waits in the queue while the
+  memory that is free now, less what the running ones have still to take, is too little.
+* The prediction starts from the ledger's walk through a training step. The C library keeps what is
+  freed for later, in pieces that do not always fit what comes next, so a process comes to occupy
+  more than is ever alive: `RETAINED` is what was measured with glibc over the presets.
+* The queue is first come, first served: a large run that waits for memory is not overtaken for ever
+  by small ones.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import estimate, machine, process_memory
+from .checks import ConfigError
+from .datasets import DATASETS
+from .ledger import step_peak
+from .measure import PROCESS_BYTES
+from .solver import proportions
+from .summary import summarize
+
+if TYPE_CHECKING:
+    from .config import NiNConfig
+    from .ledger import OptimizerName
+    from .recipes import TrainConfig
+    from .store import Run
+
+RETAINED = 1.65  # bytes a training process occupies for each that is alive at its step's peak
+WORKSPACE = 20_000_000  # bytes of compiled kernels, and of what is too small to be counted
+EVALUATION_SECONDS, MOST_EVALUATED = 0.2, 250  # of a test batch, as `training.evaluate` has it
+CHECKPOINT_COPIES = 2  # of weights and optimizer state, while they are being written
+
+
+def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
+    """Bytes a worker will occupy at most above PyTorch itself: data, weights, steps, tests."""
+    info = DATASETS.get(dataset)
+    data = 0
+    if info is not None:
+        images = info.train_size + info.test_size
+        data = images * (info.channels * info.side**2 + 8)
+    optimizer: OptimizerName = "momentum" if train.momentum else "sgd"
+    if train.optimizer == "adamw":
+        optimizer = "adamw"
+    step = step_peak(summarize(network, train.batch_size), optimizer)
+    one = summarize(network)
+    state = one.parameter_bytes + step.optimizer
+    seconds = estimate.seconds_per_image(network) * estimate.FORWARD_SHARE
+    test_batch = max(1, min(MOST_EVALUATED, int(EVALUATION_SECONDS / seconds)))
+    # What a larger step left behind has room for a smaller test.
+    more = max(0.0, 1 - train.batch_size / test_batch) * one.largest_pair_bytes * test_batch
+    working = RETAINED * (step.bytes + more) + CHECKPOINT_COPIES * state + WORKSPACE
+    return int(max(data + working, 2 * data))  # twice while it is read
+
+
+# --- does it fit ------------------------------------------------------------------------------
+
+
+def require(network: NiNConfig, train: TrainConfig, dataset: str) -> None:
+    """Refuse a run that cannot fit into all of this computer's memory.
+
+    Raises:
+        ConfigError: with the figure and the batch size or the widths that would fit.
+    """
+    found = machine.memory()
+    problem = None if found is None else misfit(network, train, dataset, found.total)
+    if problem is not None:
+        raise problem
+
+
+def misfit(network: NiNConfig, train: TrainConfig, dataset: str, room: int) -> ConfigError | None:
+    """Why a run does not fit into so many bytes, PyTorch's own included; None if it does."""
+    needed = predict_bytes(network, train, dataset) + PROCESS_BYTES
+    if needed <= room:
+        return None
+    advice, suggestion = _advice(network, train, dataset, room - PROCESS_BYTES)
+    return ConfigError(
+        f"this run needs about {size(needed)} of memory with PyTorch itself, but there are only "
+        f"{size(room)}; {advice}.",
+        field="batch_size" if isinstance(suggestion, int) else "widths",
+        suggestion=suggestion,
+    )
+
+
+def _advice(
+    network: NiNConfig, train: TrainConfig, dataset: str, room: int
+) -> tuple[str, int | tuple[int, ...] | None]:
+    batch = train.batch_size
+    while batch > 2:
+        batch //= 2
+        if predict_bytes(network, replace(train, batch_size=batch), dataset) <= room:
+            return f"a batch size of {batch} would fit", batch
+    sought = proportions(network)
+    for eighths in range(7, 0, -1):
+        with suppress(ConfigError):
+            narrower = sought.at(Fraction(eighths, 8))
+            if predict_bytes(narrower, train, dataset) <= room:
+                return f"widths of {'-'.join(map(str, narrower.widths))} would fit", narrower.widths
+    return "narrower blocks or a smaller image would help", None
+
+
+def waits_for_memory(run: Run, running: Sequence[Run]) -> str | None:
+    """Why a queued run cannot start yet for want of memory; None if it can.
+
+    Args:
+        running: the runs with a worker on this computer.
+    """
+    found = machine.memory()
+    if found is None or run.network is None or run.train is None:
+        return None
+    needed = predict_bytes(run.network, run.train, run.dataset) + PROCESS_BYTES
+    free = found.available - sum(_still_to_take(other) for other in running)
+    if needed <= free:
+        return None
+    return (
+        f"it waits for memory: it needs about {size(needed)}, and {size(max(free, 0))} are free"
+        + (" beside what the running ones will take" if running else "")
+    )
+
+
+def _still_to_take(run: Run) -> int:
+    """Bytes a running run is predicted to take beyond what its process occupies by now."""
+    if run.network is None or run.train is None:
+        return 0
+    needed = predict_bytes(run.network, run.train, run.dataset) + PROCESS_BYTES
+    return max(0, needed - process_memory.resident(run.worker_pid or 0))
+
+
+def ran_out(run: Run) -> str:
+    """A sentence for a run whose process ended because memory ran out, with the figures."""
+    if run.network is None or run.train is None:
+        return "Memory ran out; a smaller batch size would help."
+    needed = predict_bytes(run.network, run.train, run.dataset) + PROCESS_BYTES
+    took = f"it had taken {size(run.peak_bytes)} and" if run.peak_bytes else "it"
+    found = machine.memory()
+    room = min(needed, found.total if found else needed) * 3 // 4
+    advice, _ = _advice(run.network, run.train, run.dataset, room - PROCESS_BYTES)
+    return f"Memory ran out: {took} was predicted to need about {size(needed)}; {advice}."
+
+
+def size(count: int) -> str:
+    """Bytes for people, e.g. "1.4 GiB"."""
+    if count < 2**30:
+        return f"{count / 2**20:,.0f} MiB"
+    return f"{count / 2**30:,.1f} GiB"
+
+
+# --- the queue --------------------------------------------------------------------------------
+
+
+class Place(NamedTuple):
+    """Where a queued run stands: the runs before it, and seconds until it starts, if known."""
+
+    ahead: int
+    seconds: float | None
+
+
+def places(runs: Sequence[Run], slots: int, speed: float = 1.0) -> dict[int, Place]:
+    """Where every queued run stands, by its number.
+
+    A start is expected when a slot is free after those before it; memory may delay it further.
+
+    Args:
+        runs: at least all that are queued or running.
+        slots: workers at once.
+        speed: this computer against `estimate`'s reference thread.
+    """
+    free = [0.0] * slots
+    for run in runs:
+        if run.state == "running" or (run.state == "queued" and run.worker is not None):
+            left = run.seconds_left
+            heapq.heappushpop(free, _seconds(run, speed) if left is None else left)
+    found: dict[int, Place] = {}
+    queued = (run for run in runs if run.state == "queued" and run.worker is None)
+    for ahead, run in enumerate(sorted(queued, key=lambda run: run.id)):
+        if not free:
+            found[run.id] = Place(ahead, None)
+            continue
+        start = free[0]
+        found[run.id] = Place(ahead, start)
+        heapq.heapreplace(free, start + _seconds(run, speed))
+    return found
+
+
+def _seconds(run: Run, speed: float) -> float:
+    """Seconds a run has still to train, by the prediction."""
+    info = DATASETS.get(run.dataset)
+    if run.network is None or run.train is None or info is None:
+        return 0.0
+    whole = estimate.predict_seconds(
+        run.network, run.train, train_size=info.train_size, test_size=info.test_size, speed=speed
+    )
+    return whole * (1 - run.progress)
+
+
+def speed_of(runs: Sequence[Run]) -> float:
+    """This computer's speed by its runs, against `estimate`'s reference thread; 1 without one."""
+    timed = [
+        (run.network, run.examples_per_second)
+        for run in runs
+        if run.network is not None and run.examples_per_second
+    ]
+    return estimate.measured_speed(timed) or 1.0

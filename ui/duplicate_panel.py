@@ -1,0 +1,90 @@
+"""A twin of the open run with a few things changed, started from one popover.
+
+The fields show what the run has; what is changed is said, and only that differs in the twin. Who
+wants another network takes the run's settings into the form instead ("Use its settings").
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from nin_core import jobs
+from nin_core.recipes import MAX_BATCH_SIZE, MAX_EPOCHS, MAX_RATE, MAX_SEED, MIN_RATE
+from ui import resources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nin_core.store import Run
+
+_LABELS = {
+    "epochs": "epochs",
+    "learning_rate": "learning rate",
+    "batch_size": "batch size",
+    "seed": "seed",
+}
+STARTED = "tr:duplicate:started"
+
+
+def draw(run: Run, attempt: Callable[..., Any]) -> None:
+    """The popover's content.
+
+    Args:
+        attempt: `training.attempt`, which turns a refusal into a sentence at the run.
+    """
+    assert run.train is not None
+    given: dict[str, Any] = {
+        "epochs": run.train.total_epochs,
+        "learning_rate": run.train.learning_rate,
+        "batch_size": run.train.batch_size,
+        "seed": run.train.seed,
+    }
+    bounds: dict[str, tuple[Any, Any]] = {
+        "epochs": (1, MAX_EPOCHS),
+        "learning_rate": (MIN_RATE, MAX_RATE),
+        "batch_size": (1, MAX_BATCH_SIZE),
+        "seed": (0, MAX_SEED),
+    }
+    st.caption("The same network on the same images; change what the twin should have otherwise.")
+    chosen: dict[str, Any] = {}
+    for name, label in _LABELS.items():
+        low, high = bounds[name]
+        decimal = {"step": 0.001, "format": "%g"} if name == "learning_rate" else {}
+        chosen[name] = st.number_input(
+            f"Twin's {label}",
+            low,
+            high,
+            given[name],
+            key=f"tr:duplicate:{run.id}:{name}",
+            **decimal,
+        )
+    changes = {name: value for name, value in chosen.items() if value != given[name]}
+    if changes:
+        st.caption(
+            "Differs in "
+            + ", ".join(
+                f"{_LABELS[name]} {value:g} (not {given[name]:g})"
+                for name, value in changes.items()
+            )
+            + "."
+        )
+    else:
+        st.caption("Nothing is changed yet: the twin would repeat this run.")
+    st.button(
+        "Start the duplicate",
+        key="tr:duplicate:start",
+        icon=":material/play_arrow:",
+        type="primary",
+        disabled=not changes,
+        on_click=_start,
+        args=(run.id, changes, attempt),
+    )
+
+
+def _start(run_id: int, changes: dict[str, Any], attempt: Callable[..., Any]) -> None:
+    store = resources.store()
+    twin = attempt("run", lambda: jobs.duplicate_run(store, run_id, **changes))
+    if twin is not None:
+        st.session_state[STARTED] = twin
