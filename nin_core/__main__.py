@@ -1,4 +1,4 @@
-"""The command line: `python -m nin_core summary|train|export|runs|data`.
+"""The command line: `python -m nin_core summary|train|fan|export|runs|data`.
 
 Choices made here:
 
@@ -7,7 +7,7 @@ Choices made here:
 * An error is one sentence on stderr and exit code 2. Ctrl-C stops a training run, keeps what it
   has learned, and exits with 130 as a shell expects.
 * `train` works in this very process, but its run is in the store like any other: the dashboard
-  shows it live and can stop it.
+  shows it live and can stop it. `fan` queues its runs and waits for them; Ctrl-C stops all.
 * `summary` and `export` (but for ONNX) import neither PyTorch nor the store.
 """
 
@@ -19,6 +19,7 @@ import math
 import signal
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .training import EpochEvent, StepEvent
 
 FORMATS = ("pytorch", "pytest", "json", "onnx")
+FAN_SECONDS = 0.5  # from one look at a fan's runs to the next
 RUN_FORMATS = ("csv", "json", "tensorboard", "safetensors")
 
 
@@ -167,10 +169,60 @@ def _train(options: argparse.Namespace) -> int:
     return 130 if reporter.signals and run.state == "stopped" else 0
 
 
+def _fan(options: argparse.Namespace) -> int:
+    """Train from several seeds, and say how many stall."""
+    network = _network(options)
+    changes = _training_changes(options)
+    choice(options.recipe, "--recipe", tuple(RECIPES), field="recipe")
+    dataset = options.dataset or ("fashion-mnist" if network.in_channels == 1 else "cifar10")
+
+    from . import fans, jobs
+    from .run_export import describe
+    from .store import RunStore, StoreError
+
+    jobs.check_dataset(network, dataset)
+    info = DATASETS[dataset]
+    config = RECIPES[options.recipe].configure(
+        network, train_size=info.train_size, mirrors=info.mirrors, **changes
+    )
+    fan = None
+    try:
+        store = RunStore()
+        fan = fans.start(store, network, config, dataset, options.seeds, outlive=True)
+        said: set[int] = set()
+        while len(said) < options.seeds:
+            jobs.advance(store, outlive=True)
+            members = fans.runs(store, fan)
+            if len(members) < options.seeds:
+                raise CommandError("A run of the fan was deleted.")
+            for run in members:
+                if run.id in said or run.active or run.worker is not None:
+                    continue
+                said.add(run.id)
+                if options.json:
+                    _print_json(describe(run))
+                else:
+                    test = "" if run.test_accuracy is None else f", test {run.test_accuracy:.1%}"
+                    why = run.error or run.diagnosis or ""
+                    print(f"#{run.id} {run.name}: {run.state}{test}. {why}".rstrip(), flush=True)
+            time.sleep(FAN_SECONDS)
+        stalls = fans.stalled(store, fans.runs(store, fan))
+    except StoreError as error:
+        raise CommandError(str(error)) from error
+    except KeyboardInterrupt:
+        if fan is not None:
+            fans.stop(store, fan)
+        raise
+    if not options.json:
+        print(f"{len(stalls)} of {options.seeds} stalled.")
+    return 0
+
+
 def _training_changes(options: argparse.Namespace) -> dict[str, Any]:
     """The fields of the recipe that were given as flags."""
     names = ("epochs", "seed", "batch_size", "learning_rate", "subset")
-    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    given = {name: getattr(options, name, None) for name in names}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 class _Printer:
@@ -513,7 +565,10 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m nin_core", description="NiN Explorer on the command line.")
     commands = parser.add_subparsers(
-        title="commands", dest="command", required=True, metavar="summary|train|export|runs|data"
+        title="commands",
+        dest="command",
+        required=True,
+        metavar="summary|train|fan|export|runs|data",
     )
 
     def add(name: str, action: Any, text: str) -> argparse.ArgumentParser:
@@ -559,6 +614,17 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--recipe", default="fast", help=f"{' or '.join(RECIPES)} (fast)")
     train.add_argument("--dataset", help=", ".join(DATASETS))
     add_training(train)
+
+    fan = add("fan", _fan, "train from the seeds 0, 1, … and say how many runs stall")
+    add_network(fan)
+    add_json(fan)
+    fan.add_argument("--recipe", default="fast", help=f"{' or '.join(RECIPES)} (fast)")
+    fan.add_argument("--dataset", help=", ".join(DATASETS))
+    fan.add_argument("--seeds", type=int, default=6, help="how many (6)")
+    fan.add_argument("--epochs", type=int)
+    fan.add_argument("--batch-size", type=int)
+    fan.add_argument("--learning-rate", type=float)
+    fan.add_argument("--subset", type=int, help="number of training images to use")
 
     export = add("export", _export, "the network as PyTorch code, its test, JSON or ONNX")
     add_network(export)

@@ -129,6 +129,12 @@ class MetricRow:
     dead_channels: str | None = None  # JSON: layer -> channels that are zero for every image
     id: int = 0  # given by the store, rising
 
+    @property
+    def dead(self) -> dict[str, int]:
+        """`dead_channels` as numbers; empty where none were counted."""
+        counts: dict[str, int] = json.loads(self.dead_channels or "{}")
+        return counts
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -320,10 +326,12 @@ class RunStore:
         name: str | None = None,
         *,
         worker: WorkerId | None = None,
+        fan: str | None = None,
     ) -> int:
         """Add a queued run and return its number.
 
-        With `worker`, the run is reserved for that process and no other is started for it.
+        With `worker`, the run is reserved for that process and no other is started for it. `fan`
+        is the seed fan that it belongs to.
         """
         values: dict[str, Any] = {
             "name": _clean_name(name) if name else default_name(network, train),
@@ -331,6 +339,7 @@ class RunStore:
             "desired_state": "running",
             "created_at": now(),
             "dataset": dataset,
+            "fan": fan,
             "network": json.dumps(network.to_dict()),
             "train": json.dumps(train.to_dict()),
         }
@@ -376,11 +385,15 @@ class RunStore:
             raise RunNotFound(run_id)
         return _run(row)
 
-    def list_runs(self, limit: int = 200, *, states: Iterable[str] | None = None) -> list[Run]:
-        """The newest runs first, without logs, metrics or weights."""
+    def list_runs(
+        self, limit: int = 200, *, states: Iterable[str] | None = None, fan: str | None = None
+    ) -> list[Run]:
+        """The newest runs first, without logs, metrics or weights; of a `fan` only its own."""
         query = sa.select(*_RUN_COLUMNS).order_by(tables.runs.c.id.desc()).limit(limit)
         if states is not None:
             query = query.where(tables.runs.c.state.in_(tuple(states)))
+        if fan is not None:
+            query = query.where(tables.runs.c.fan == fan)
         with self._read() as connection:
             return [_run(row) for row in connection.execute(query)]
 

@@ -411,6 +411,8 @@ def test_a_training_that_goes_on_is_the_one_that_never_stopped(
     """From the state after every single step, through bytes: equal events, equal weights."""
     network = toy_network(batch_norm=batch_norm, dropout=0.4)
     momentum = {"momentum": 0.9, "nesterov": optimizer == "sgd", "optimizer": optimizer}
+    if recipe == "best":
+        momentum |= {"shift": 2, "label_smoothing": 0.1}
     config = RECIPES[recipe].configure(
         network, epochs=2, batch_size=50, use_dropout=True, **momentum
     )

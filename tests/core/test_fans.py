@@ -1,0 +1,78 @@
+"""Seed fans: runs that belong together, their band, their stalls, and the end of all at once."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from nin_core import PRESETS, RECIPES, ConfigError, fans, jobs
+from nin_core.store import MetricRow, RunStore, StateError
+from nin_core.trouble import DIVERGED
+
+NETWORK = PRESETS["nin-slim-128"]
+TRAIN = RECIPES["tutorial"].configure(NETWORK, epochs=1, subset=fans.EXAMPLE_IMAGES)
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "available_cores", lambda: 0)
+    opened = RunStore(f"sqlite:///{tmp_path / 'fans.db'}")
+    yield opened
+    opened.close()
+
+
+def points(*losses: float | None) -> list[MetricRow]:
+    return [MetricRow("step", 1, 10 * n, n, loss) for n, loss in enumerate(losses, 1)]
+
+
+def test_a_fan_is_a_run_a_seed(store):
+    other = store.create(NETWORK, TRAIN, "shapes")
+    fan = fans.start(store, NETWORK, TRAIN, "shapes", 3)
+    members = fans.runs(store, fan)
+    assert [run.train.seed for run in members] == [0, 1, 2]
+    assert {run.fan for run in members} == {fan}
+    assert store.get(other).fan is None
+    assert fans.runs(store, "none") == []
+
+
+@pytest.mark.parametrize("seeds", [0, fans.MAX_SEEDS + 1])
+def test_a_number_of_seeds_out_of_range_makes_no_run(store, seeds):
+    with pytest.raises(ConfigError, match="would work"):
+        fans.start(store, NETWORK, TRAIN, "shapes", seeds)
+    assert store.list_runs() == []
+
+
+def test_a_fan_is_stopped_and_deleted_as_one(store):
+    other = store.create(NETWORK, TRAIN, "shapes")
+    fan = fans.start(store, NETWORK, TRAIN, "shapes", 3)
+    with pytest.raises(StateError):
+        fans.delete(store, fan)
+    fans.stop(store, fan)
+    assert {run.state for run in fans.runs(store, fan)} == {"stopped"}
+    fans.delete(store, fan)
+    assert [run.id for run in store.list_runs()] == [other]
+
+
+def test_stalls_are_told_with_their_reason(store):
+    fan = fans.start(store, NETWORK, TRAIN, "shapes", 4)
+    learns, guesses, dead, diverged = (run.id for run in fans.runs(store, fan))
+    store.add_metrics(learns, points(*(2.3 / n for n in range(1, 21))))
+    store.note(learns, diagnosis="1 of 10 class maps is zero.")
+    store.add_metrics(guesses, points(*[math.log(10)] * 20))
+    store.add_metrics(dead, points(math.log(10), math.log(10)))
+    store.note(dead, diagnosis="10 of 10 class maps are zero.")
+    worker = jobs.this_worker()
+    attempt = store.claim(diverged, worker)
+    store.transition(diverged, "failed", attempt=attempt, error=f"{DIVERGED} after step 3.")
+    found = fans.stalled(store, fans.runs(store, fan))
+    assert [stall.run.id for stall in found] == [guesses, dead, diverged]
+    assert "ln(10) = 2.303" in found[0].why
+    assert found[1].why == "10 of 10 class maps are zero."
+    assert found[2].why.startswith(DIVERGED)
+
+
+def test_a_band_covers_the_steps_that_all_have():
+    curves = [points(3.0, 1.0, None, 5.0), points(1.0, 2.0, 3.0), points(2.0, 9.0, 3.0)]
+    assert fans.band(curves, "train_loss") == [(10, 1.0, 2.0, 3.0), (20, 1.0, 2.0, 9.0)]
+    assert fans.band([], "train_loss") == []
