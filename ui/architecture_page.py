@@ -14,7 +14,7 @@ import streamlit as st
 
 from nin_core import NiNConfig, summarize
 from nin_core.summary import MAX_BATCH_SIZE
-from ui import architecture, notes, numbers
+from ui import architecture, bars, notes, numbers
 from ui.laboratory import Subject, compare, counters, export, layers, memory, pinned, widths
 
 VIEWS: dict[str, tuple[str, Callable[[Subject], None]]] = {
@@ -27,7 +27,6 @@ VIEWS: dict[str, tuple[str, Callable[[Subject], None]]] = {
 }
 
 _STYLE = """
-<style>
 .nin-head { display: flex; flex-wrap: wrap; gap: .8rem 1rem; line-height: 1.3; }
 .nin-head > div { width: 165px; }  /* two of them fit beside each other on a telephone */
 .nin-head span { display: block; font-size: .875rem; }
@@ -37,7 +36,6 @@ _STYLE = """
   font-size: .875rem; padding: .05rem .5rem; border-radius: 1rem;
   background: rgba(125, 133, 144, .14);
   overflow: hidden; text-overflow: ellipsis; white-space: nowrap; vertical-align: top; }
-</style>
 """
 
 
@@ -97,5 +95,7 @@ def totals(shown: Subject) -> None:
         f"<small>{escape(below)}</small></div>"
         for label, value, below in figures
     )
+    # Apart from what changes: a new style sheet has the browser look at the whole page again.
+    st.html(f"<style>{_STYLE}{bars.STYLE}</style>")
     # One element for all: four of Streamlit's metrics cost ten times as much at each step.
-    st.html(_STYLE + f"<div class='nin-head' role='list' aria-label='In figures'>{body}</div>")
+    st.html(f"<div class='nin-head' role='list' aria-label='In figures'>{body}</div>")

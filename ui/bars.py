@@ -15,8 +15,9 @@ from nin_core.summary import Granularity
 from ui import numbers, theme
 from ui.figures import LOWER, QUANTITIES, Part, Quantity, label, parts, total
 
-_STYLE = f"""
-<style>
+_GHOST = "rgba(125, 133, 144, .5)"
+# A line's bars are the background of one element: fewer than half the elements to bring up to date.
+STYLE = f"""
 .nin-bars {{ display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; font-size: .875rem;
   font-variant-numeric: tabular-nums; line-height: 1.25; }}
 .nin-bars > p {{ flex: 100%; display: flex; flex-wrap: wrap; gap: .2rem 1.25rem; margin: 0;
@@ -30,13 +31,15 @@ _STYLE = f"""
 .nin-bars em {{ font-style: normal; }}
 .nin-bars b {{ font-weight: 400; text-align: right; }}
 .nin-bars small {{ display: block; font-size: .75rem; opacity: .75; }}
-.nin-bars div span {{ display: flex; height: .75rem; margin: .1rem 0; }}
-.nin-bars div span i {{ display: block; min-width: 0; }}
+.nin-bars s {{ height: .75rem; background: linear-gradient(to right, {theme.CONV} var(--k),
+  {theme.POINTWISE} 0 var(--p), transparent 0); }}
+.nin-bars s.two {{ height: 1.6rem; background:
+  linear-gradient(to right, {theme.CONV} var(--k), {theme.POINTWISE} 0 var(--p), transparent 0)
+    top / 100% 48% no-repeat,
+  linear-gradient(to right, {_GHOST} var(--o), transparent 0) bottom / 100% 48% no-repeat; }}
 .nin-bars .k {{ background: {theme.CONV}; }}
 .nin-bars .p {{ background: {theme.POINTWISE}; }}
-.nin-bars .o {{ background: rgba(125, 133, 144, .25); border: 1px solid {theme.POOL};
-  box-sizing: border-box; }}
-</style>
+.nin-bars .o {{ background: {_GHOST}; }}
 """
 
 
@@ -48,8 +51,10 @@ def where(
     One line a block or a weighted layer (a batch norm counts with its convolution), first at the
     top, the exact counts in a tooltip.
 
+    `STYLE` must be on the page.
+
     Args:
-        other: drawn below as outlines; the same network means that there is nothing to compare.
+        other: drawn below; the same network means that there is nothing to compare.
         shares: percent of each network's own total, rather than counts.
     """
     beside = None if other.layers == network.layers else other
@@ -58,7 +63,7 @@ def where(
         marks.append(("o", other.name))
     legend = "".join(f"<span><i class='{kind}'></i>{escape(words)}</span>" for kind, words in marks)
     panels = "".join(_panel(network, beside, name, granularity, shares) for name in QUANTITIES)
-    return f"{_STYLE}<div class='nin-bars'><p>{legend}</p>{panels}</div>"
+    return f"<div class='nin-bars'><p>{legend}</p>{panels}</div>"
 
 
 def _panel(
@@ -87,20 +92,17 @@ def _panel(
     def lines() -> Iterator[str]:
         for part in sorted(mine.keys() | theirs.keys()):
             windows, pixels = mine.get(part, (0, 0))
-            bars = (
-                f"<span><i class='k' style='width:{width(windows, scale)}'></i>"
-                f"<i class='p' style='width:{width(pixels, scale)}'></i></span>"
-            )
+            ends = f"--k:{width(windows, scale)};--p:{width(windows + pixels, scale)}"
             value = figure(windows + pixels, whole) if part in mine else "–"
             told = _told(part, windows + pixels, whole, quantity)
             if other is not None:
                 count = sum(theirs.get(part, (0, 0)))
-                bars += f"<span><i class='o' style='width:{width(count, other_scale)}'></i></span>"
+                ends += f";--o:{width(count, other_scale)}"
                 value += f"<small>{figure(count, other_whole) if part in theirs else '–'}</small>"
                 told += f"; {other.name}: {_counted(count, other_whole)}"
             yield (
                 f"<div title='{escape(told)}'><em>{label(*part)}</em>"
-                f"<div>{bars}</div><b>{value}</b></div>"
+                f"<s{' class=two' * (other is not None)} style='{ends}'></s><b>{value}</b></div>"
             )
 
     unit = f", share of all {LOWER[quantity]}" if shares else ""

@@ -24,8 +24,9 @@ def show(subject: Subject) -> None:
         selected=chosen and diagram.drawn_as(network, chosen),
         download=f"{network.name}-diagram",
     )
-    st.caption(_how_to_read(config))
-    warnings(notes.field_note(network), notes.flooring_note(network))
+    st.caption(
+        _how_to_read(config) + _warned(notes.field_note(network), notes.flooring_note(network))
+    )
     receptive_fields(network, chosen)
 
 
@@ -66,11 +67,9 @@ def field_layers(network: NetworkSummary) -> list[FieldLayer]:
     return layers
 
 
-def warnings(*sentences: str | None) -> None:
-    """What somebody who designs this network should know; None is nothing."""
-    for sentence in sentences:
-        if sentence:
-            st.caption(f":orange[:material/warning:] {sentence}")
+def _warned(*sentences: str | None) -> str:
+    """What somebody who designs this network should know, as further paragraphs; None is none."""
+    return "".join(f"\n\n:orange[:material/warning:] {text}" for text in sentences if text)
 
 
 def _how_to_read(config: NiNConfig) -> str:
