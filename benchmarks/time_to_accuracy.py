@@ -47,7 +47,7 @@ from nin_core.training import EpochEvent
 
 NETWORK = replace(PRESETS["nin-slim-128"], global_pool="avg")
 SUBSET = 50_000
-TARGET = 20
+TARGET = 25
 MAX_EPOCHS = 20
 MAX_SEEDS = 5
 EPOCHS_GRANTED = 6
