@@ -9,11 +9,10 @@ image from another, layers that no gradient reaches.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import torch
 from torch import nn
 from torch.nn import functional
 
@@ -22,6 +21,7 @@ from .data import balanced_sample, prepare
 from .estimate import seconds_per_image
 from .recipes import TrainConfig
 from .training import starting_model
+from .vitals import norm, watched
 
 if TYPE_CHECKING:
     from .data import Dataset
@@ -113,54 +113,26 @@ def preflight(
     )
     labels = dataset.train_labels[chosen]
 
-    maxima: dict[str, torch.Tensor] = {}
-    leaves = [(n, m) for n, m in model.named_modules() if not list(m.children())]
-    hooks = []
-    convolution = ""
-    for name, module in leaves:
-        if isinstance(module, nn.Conv2d):
-            convolution = name
-        elif isinstance(module, nn.ReLU):
-            hooks.append(module.register_forward_hook(_keep_maxima(maxima, convolution)))
-    try:
+    with watched(model) as dead:
         logits = model(inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
     loss = functional.cross_entropy(logits, labels)
     loss.backward()
 
-    layers = []
-    for name, module in leaves:
-        if isinstance(module, nn.Conv2d):
-            largest = maxima.get(name)
-            layers.append(
-                LayerStart(
-                    name,
-                    module.out_channels,
-                    0 if largest is None else int((largest <= 0).sum()),
-                    _norm([parameter.grad for parameter in module.parameters()]),
-                    _norm(list(module.parameters())),
-                )
-            )
+    counts = dead.counts()
+    layers = [
+        LayerStart(
+            name,
+            module.out_channels,
+            counts.get(name, 0),
+            norm(p.grad for p in module.parameters() if p.grad is not None).item(),
+            norm(module.parameters()).item(),
+        )
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d)
+    ]
     spread = logits.detach().std(0).max().item() if len(chosen) > 1 else 0.0
     verdict, sentence = _judge(layers, len(chosen), spread, loss.item())
     return Preflight(len(chosen), tuple(layers), spread, loss.item(), verdict, sentence)
-
-
-def _keep_maxima(
-    maxima: dict[str, torch.Tensor], name: str
-) -> Callable[[nn.Module, object, torch.Tensor], None]:
-    def keep(module: nn.Module, args: object, output: torch.Tensor) -> None:
-        maxima[name] = output.detach().amax((0, 2, 3))
-
-    return keep
-
-
-def _norm(tensors: Sequence[torch.Tensor | None]) -> float:
-    return math.sqrt(
-        sum(t.detach().double().square().sum().item() for t in tensors if t is not None)
-    )
 
 
 def _judge(

@@ -11,7 +11,7 @@ Choices made here:
   nin-slim-128 took 1.2 to 1.4 times as long in three probes of four, so autocast is not used.
 * Test figures are measured in eval mode (dropout off, batch norm by its running averages), on
   images as they are. Training loss and accuracy are those of the batches as they were trained on,
-  as in the tutorial: with dropout, and mirrored and moved where the recipe says so (see
+  as in the tutorial: with dropout, and mirrored or moved where the recipe says so (see
   `augmentation`).
 * `diagnose` tells dead class maps (see `recipes` for how they die) from other failures.
 """
@@ -45,6 +45,7 @@ from .model import build_nin
 from .recipes import TrainConfig
 from .summary import summarize
 from .trouble import DIVERGED
+from .vitals import Norms, watched
 
 ADAMW_SECOND_BETA = 0.95
 UPDATE_SECONDS = 5.0  # more than any optimizer takes to change the weights
@@ -70,6 +71,10 @@ class StepEvent:
         seconds: since `fit` was started.
         test_loss, test_accuracy, test_examples: an interim estimate on the first images of each
             class of the test set, a few times an epoch; None otherwise.
+        dead_channels: convolution -> channels that were zero for every one of these images; with
+            the interim estimate only.
+        gradient_norm, update_norm: of all weights in the last step, see `vitals`; None if a run of
+            an older version goes on.
     """
 
     epoch: int
@@ -83,13 +88,16 @@ class StepEvent:
     test_loss: float | None = None
     test_accuracy: float | None = None
     test_examples: int | None = None
+    dead_channels: dict[str, int] | None = None
+    gradient_norm: float | None = None
+    update_norm: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EpochEvent:
     """The end of an epoch: training means over the epoch, test figures over the whole test set.
 
-    Units as in `StepEvent`.
+    Units as in `StepEvent`; `dead_channels` over the images of the interim test.
     """
 
     epoch: int
@@ -102,6 +110,7 @@ class EpochEvent:
     seconds: float
     test_loss: float
     test_accuracy: float
+    dead_channels: dict[str, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -340,7 +349,8 @@ class TrainingState:
         seconds: spent so far.
         weights: the network's parameters and buffers, by name.
         rest: the optimizer's tensors (``optimizer/<parameter>/<slot>``), the generators' states
-            (``random/…``, uint8) and the sums of the unfinished interval and epoch (``sums/…``).
+            (``random/…``, uint8), the sums of the unfinished interval and epoch (``sums/…``) and
+            the last step's lengths (``norms``).
     """
 
     step: int
@@ -460,6 +470,7 @@ class Training:
         self.step, self.epoch, self._position, self._epoch_ended = 0, 0, 0, True
         self._rate = 0.0
         self._whole, self._since = _Totals(self._device), _Totals(self._device)
+        self._norms = Norms()
         self.tested: tuple[int, Evaluation] | None = None
         # What a state is made of besides, as of the last step.
         self._buffers: dict[str, torch.Tensor] = {}
@@ -501,6 +512,10 @@ class Training:
             if self._should_stop():
                 return
             self.tested = self.step, tested
+            with watched(self._model) as dead:
+                self._test(*self._interim)
+            if self._should_stop():
+                return
             with self._lock:
                 self._epoch_ended = True
             yield EpochEvent(
@@ -509,6 +524,7 @@ class Training:
                 seconds=self._seconds(),
                 test_loss=tested.loss,
                 test_accuracy=tested.accuracy,
+                dead_channels=dead.counts(),
             )
 
     def change_rate(self, rate: float) -> None:
@@ -534,6 +550,7 @@ class Training:
                     if isinstance(value, torch.Tensor):
                         rest[f"optimizer/{name}/{slot}"] = _copy(value)
             rest["sums/interval"], rest["sums/epoch"] = self._since.saved(), self._whole.saved()
+            rest["norms"] = self._norms.saved()
             return TrainingState(
                 step=self.step,
                 epoch=self.epoch,
@@ -580,6 +597,7 @@ class Training:
                 torch.cuda.set_rng_state(state.rest["random/cuda"], self._device)
             self._since = _Totals(self._device, state.rest["sums/interval"])
             self._whole = _Totals(self._device, state.rest["sums/epoch"])
+            self._norms = Norms(state.rest.get("norms"))  # older versions kept none
         except (RuntimeError, KeyError) as error:
             raise ConfigError(
                 "The kept state is not one of this network and recipe on this device, so the "
@@ -594,29 +612,38 @@ class Training:
 
     def _event_due(self) -> bool:
         """Whether the last step is one after which an event comes that has not been made."""
-        ends = self._position == self._steps
-        return bool(self._since.images) and (
-            self.step == 1 or self.step % self._interval == 0 or ends
-        )
+        return bool(self._since.images) and self._reports(self.step, self._position)
+
+    def _reports(self, step: int, position: int) -> bool:
+        """Whether an event comes after so many steps, so many of them in the epoch."""
+        return step == 1 or step % self._interval == 0 or position == self._steps
 
     def _step_event(self) -> Iterator[StepEvent]:
         """The event after the last step; nothing if the training is stopped meanwhile."""
         figures = self._since.figures()
         self._require_finite(figures["train_loss"])
-        tests: dict[str, float] = {}
+        tests: dict[str, Any] = {}
         if self.step % self._test_every == 0 and self._position != self._steps:
-            tested = self._test(*self._interim)
+            with watched(self._model) as dead:
+                tested = self._test(*self._interim)
             if self._should_stop():
                 return
             tests = {
                 "test_loss": tested.loss,
                 "test_accuracy": tested.accuracy,
                 "test_examples": len(tested.logits),
+                "dead_channels": dead.counts(),
             }
         with self._lock:
             self._whole.include(self._since)
             self._since = _Totals(self._device)
-        yield StepEvent(**self._progress(), **figures, **tests, seconds=self._seconds())
+        yield StepEvent(
+            **self._progress(),
+            **figures,
+            **tests,
+            **self._norms.figures(),
+            seconds=self._seconds(),
+        )
 
     def _progress(self) -> dict[str, Any]:
         return {
@@ -659,8 +686,13 @@ class Training:
             objective = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
         self._optimizer.zero_grad(set_to_none=True)
         objective.backward()
+        gradient = None
         if self._config.clip_norm > 0:
-            nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip_norm)
+            gradient = nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip_norm)
+        reports = self._reports(self.step + 1, self._position + 1)
+        norms = Norms()
+        if reports:
+            norms.begin(self._model.parameters(), gradient)
         right = (logits.detach().argmax(1) == labels).sum()
         if self._on_update is not None:
             self._on_update()
@@ -670,6 +702,9 @@ class Training:
                 raise Stopped
             self._broken = True  # until all of it is done
             self._optimizer.step()
+            if reports:
+                norms.end(self._model.parameters())
+                self._norms = norms
             self._since.add(loss.detach(), right, len(labels), time.perf_counter() - began)
             self._rate = rate
             self.step += 1

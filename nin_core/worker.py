@@ -31,6 +31,7 @@ Choices made here:
 from __future__ import annotations
 
 import faulthandler
+import json
 import math
 import os
 import select
@@ -636,6 +637,9 @@ def _row(event: StepEvent | EpochEvent, test_size: int) -> MetricRow:
         test_examples=test_size if epoch else event.test_examples,
         learning_rate=event.learning_rate,
         examples_per_second=event.examples_per_second,
+        gradient_norm=None if epoch else event.gradient_norm,
+        update_norm=None if epoch else event.update_norm,
+        dead_channels=json.dumps(event.dead_channels) if event.dead_channels else None,
     )
 
 
