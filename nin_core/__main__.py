@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from .checks import ConfigError, choice
 from .config import PRESETS, NiNConfig, preset
 from .datasets import DATASETS
-from .recipes import RECIPES
+from .recipes import FAN_SEEDS, RECIPES
 from .summary import summarize
 
 if TYPE_CHECKING:
@@ -620,7 +620,7 @@ def _parser() -> argparse.ArgumentParser:
     add_json(fan)
     fan.add_argument("--recipe", default="fast", help=f"{' or '.join(RECIPES)} (fast)")
     fan.add_argument("--dataset", help=", ".join(DATASETS))
-    fan.add_argument("--seeds", type=int, default=6, help="how many (6)")
+    fan.add_argument("--seeds", type=int, default=FAN_SEEDS, help=f"how many ({FAN_SEEDS})")
     fan.add_argument("--epochs", type=int)
     fan.add_argument("--batch-size", type=int)
     fan.add_argument("--learning-rate", type=float)

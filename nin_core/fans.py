@@ -8,8 +8,8 @@ Choices made here:
   one, its last loss together with a diagnosis), or if it diverged. In a run as short as the
   example's that says that it has not left guessing by then, not that it never will; the run's own
   diagnosis, made from its class maps, says more.
-* A band is drawn over the steps that all of its runs have reached, so it never changes its meaning
-  along the way.
+* A band's point is over the runs that have it, and says how many: one that ended early or diverged
+  takes nothing from the others, and while runs train the band only grows.
 """
 
 from __future__ import annotations
@@ -23,26 +23,27 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import admission, jobs, trouble
 from .checks import whole
+from .recipes import FAN_SEEDS
 
 if TYPE_CHECKING:
     from .config import NiNConfig
     from .recipes import TrainConfig
-    from .store import MetricRow, Run, RunStore
+    from .store import Run, RunStore
 
 MAX_SEEDS = 50
 # nin-slim-128: 100 steps, in which `fast` reaches 57 to 70 % and six tutorial runs of six stayed at
 # 10 %; about 7 s a run on one core of two.
 EXAMPLE_IMAGES = 6400
-EXAMPLE_SEEDS = 6
 
 
 class BandPoint(NamedTuple):
-    """A figure of a fan's runs after `step` steps."""
+    """A figure of a fan's runs after `step` steps; `runs` of them have it."""
 
-    step: int
+    step: float
     lowest: float
     median: float
     highest: float
+    runs: int
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def start(
         ConfigError: for a number of seeds out of range, or a run that cannot be.
         StoreError: if the runs cannot be written down.
     """
-    whole(seeds, "seeds", 1, MAX_SEEDS, field="seeds", default=EXAMPLE_SEEDS)
+    whole(seeds, "seeds", 1, MAX_SEEDS, field="seeds", default=FAN_SEEDS)
     jobs.check_dataset(network, dataset)
     admission.require(network, train, dataset)
     fan = uuid.uuid4().hex[:12]
@@ -108,37 +109,46 @@ def stalled(store: RunStore, members: Iterable[Run]) -> list[Stall]:
     """Those of the runs that learn nothing, with the reason that the product gives for each."""
     found = []
     for run in members:
-        if run.network is None:
-            continue
-        classes = run.network.num_classes
-        if (run.error or "").startswith(trouble.DIVERGED):
-            found.append(Stall(run, run.error or ""))
-            continue
         rows = [row for row in store.metrics(run.id) if row.kind == "step"]
         losses = [math.nan if row.train_loss is None else row.train_loss for row in rows]
-        flat = trouble.plateau([row.step for row in rows], losses, classes) is not None
-        # A short run has too few points for a plateau, but at its end its weights were looked at.
-        guesses = bool(losses) and losses[-1] >= (1 - trouble.GUESSING_BAND) * math.log(classes)
-        if flat or (run.diagnosis and guesses):
-            why = f"The loss has stayed at ln({classes}) = {math.log(classes):.3f}."
-            found.append(Stall(run, run.diagnosis or why))
+        if stall := stall_of(run, [row.step for row in rows], losses):
+            found.append(stall)
     return found
 
 
-def band(curves: Sequence[Sequence[MetricRow]], field: str) -> list[BandPoint]:
-    """Lowest, median and highest of a figure at the steps at which every curve has it.
+def stall_of(run: Run, steps: Sequence[float], losses: Sequence[float]) -> Stall | None:
+    """Why a run learns nothing; None if it does learn, or has not shown yet.
 
     Args:
-        curves: the points of each run.
-        field: of `MetricRow`, e.g. "train_loss" or "test_accuracy".
+        steps, losses: its training curve, as for `trouble.plateau`.
     """
-    values = [
-        {row.step: value for row in rows if (value := getattr(row, field)) is not None}
-        for rows in curves
+    if run.network is None:
+        return None
+    if (run.error or "").startswith(trouble.DIVERGED):
+        return Stall(run, run.error or "")
+    classes = run.network.num_classes
+    flat = trouble.plateau(steps, losses, classes) is not None
+    # A short run has too few points for a plateau, but at its end its weights were looked at.
+    guesses = len(losses) > 0 and losses[-1] >= (1 - trouble.GUESSING_BAND) * math.log(classes)
+    if not (flat or (run.diagnosis and guesses)):
+        return None
+    why = f"The loss has stayed at ln({classes}) = {math.log(classes):.3f}."
+    return Stall(run, run.diagnosis or why)
+
+
+def band(curves: Iterable[tuple[Sequence[float], Sequence[float]]]) -> list[BandPoint]:
+    """Lowest, median and highest of a figure at each step at which any curve has it.
+
+    Args:
+        curves: the steps and the values of each run; a value that is not finite is left out.
+    """
+    values: dict[float, list[float]] = {}
+    for steps, figures in curves:
+        # The last value of a step counts: a test on the whole set follows the estimate.
+        for step, value in dict(zip(map(float, steps), map(float, figures), strict=True)).items():
+            if math.isfinite(value):
+                values.setdefault(step, []).append(value)
+    return [
+        BandPoint(step, min(here), median(here), max(here), len(here))
+        for step, here in sorted(values.items())
     ]
-    common = set.intersection(*(set(known) for known in values)) if values else set()
-    points = []
-    for step in sorted(common):
-        here = [known[step] for known in values]
-        points.append(BandPoint(step, min(here), median(here), max(here)))
-    return points

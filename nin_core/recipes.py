@@ -50,6 +50,7 @@ Initialization = Literal["xavier", "unit-variance"]
 
 MAX_EPOCHS = 1000
 MAX_BATCH_SIZE = 4096
+FAN_SEEDS = 6  # of a seed fan, unless another number is asked for
 MAX_SEED = 2**31 - 1
 MAX_SUBSET = 10_000_000
 MIN_RATE, MAX_RATE = 1e-6, 10.0

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ui import frame, results, runs, start_panel, training
+from ui import fan_panel, frame, results, runs, start_panel, training
 
 config = frame.begin()
 st.title("Training")
@@ -18,5 +18,6 @@ with frame.guarded():
             training.welcome(config)
     if run is not None:
         results.show(run)
+    fan_panel.show()
     runs.show(run)
     training.prepare()

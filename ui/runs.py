@@ -56,8 +56,10 @@ def _live(opened: int | None, active: bool) -> None:
         st.subheader("Runs", anchor=False)
         st.caption("Click a run to open it above; tick two or more to compare them.")
         training.show_notice("list")
-        _table(runs, opened)
-        ticked = [run for run in runs if run.id in st.session_state.get(_TICKED, ())]
+        listed = _without_fans(runs, opened)
+        if listed:
+            _table(listed, opened)
+        ticked = [run for run in listed if run.id in st.session_state.get(_TICKED, ())]
         _actions(ticked)
         if len(ticked) > 1:
             _comparison(ticked[:MAX_COMPARED])
@@ -65,6 +67,14 @@ def _live(opened: int | None, active: bool) -> None:
                 st.caption(f"The newest {MAX_COMPARED} of {len(ticked)} ticked runs are drawn.")
     if active != any(run.active for run in runs) or st.session_state.pop("tr:picked", False):
         st.rerun()  # to stop ticking, or to open the run that was clicked
+
+
+def _without_fans(runs: list[Run], opened: int | None) -> list[Run]:
+    """The runs to list: those of seed fans only if asked for, or open."""
+    members = sum(run.fan is not None for run in runs)
+    if not members or st.toggle(f"List the {members} runs of seed fans, too", key="tr:list-fans"):
+        return runs
+    return [run for run in runs if run.fan is None or run.id == opened]
 
 
 # --- the table --------------------------------------------------------------------------------
@@ -112,9 +122,10 @@ def _row(run: Run, is_open: bool) -> dict[str, Any]:
         done = run.step / training.steps_per_epoch(run)
         epochs = f"{done:.2f}".rstrip("0").rstrip(".") + f" of {run.train.total_epochs}"
         recipe = RECIPES[run.train.recipe].title
+    name = run.name if run.fan is None else f"{run.name} · fan {run.fan[:4]}"
     return {
         "Run": run.id,
-        "Name": f"▸ {run.name}" if is_open else run.name,
+        "Name": f"▸ {name}" if is_open else name,
         "State": state,
         "Test accuracy": None if run.test_accuracy is None else 100 * run.test_accuracy,
         "Recipe": recipe,

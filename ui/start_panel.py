@@ -31,7 +31,7 @@ from nin_core.recipes import (
 )
 from nin_core.store import default_name
 from nin_core.tables import MAX_NAME
-from ui import numbers, preflight_panel, resources, training
+from ui import fan_panel, numbers, preflight_panel, resources, training
 
 if TYPE_CHECKING:
     from nin_core.store import Run
@@ -84,6 +84,7 @@ def draw(config: NiNConfig) -> None:
     )
     if plan is not None and problem is None and status.available:
         preflight_panel.draw(plan.network, plan.train, plan.dataset)
+        fan_panel.offer(plan.network, plan.train, plan.dataset)
     if started := st.session_state.pop("tr:started", None):
         st.toast(f"Run #{started} has been put in the queue.")  # on a phone it is far below
         st.rerun()  # the open run beside the panel is another one now

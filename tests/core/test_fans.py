@@ -72,7 +72,19 @@ def test_stalls_are_told_with_their_reason(store):
     assert found[2].why.startswith(DIVERGED)
 
 
-def test_a_band_covers_the_steps_that_all_have():
-    curves = [points(3.0, 1.0, None, 5.0), points(1.0, 2.0, 3.0), points(2.0, 9.0, 3.0)]
-    assert fans.band(curves, "train_loss") == [(10, 1.0, 2.0, 3.0), (20, 1.0, 2.0, 9.0)]
-    assert fans.band([], "train_loss") == []
+def test_a_band_is_over_the_runs_that_have_the_point():
+    curves = [
+        ([10, 20, 30], [3.0, 1.0, math.nan]),
+        ([10, 20], [1.0, 2.0]),
+        ([10, 20, 30], [2.0, 9.0, 3.0]),
+    ]
+    assert fans.band(curves) == [
+        (10, 1.0, 2.0, 3.0, 3),
+        (20, 1.0, 2.0, 9.0, 3),
+        (30, 3.0, 3.0, 3.0, 1),
+    ]
+    assert fans.band([]) == []
+
+
+def test_of_two_values_at_one_step_the_later_counts():
+    assert fans.band([([10, 10], [0.3, 0.4])]) == [(10, 0.4, 0.4, 0.4, 1)]
