@@ -307,10 +307,10 @@ class _Step:
     def __init__(self, request: MeasureRequest) -> None:
         import torch
 
-        from .model import build_nin
+        from .model import build_nin, memory_layout
 
         config = request.network
-        layout = torch.channels_last
+        layout = memory_layout(config)
         self._model = build_nin(config).to(memory_format=layout).train()
         self._optimizer = _optimizer(request.optimizer, self._model)
         shape = (request.batch_size, config.in_channels, config.image_size, config.image_size)

@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from torch import nn
 from torch.nn import functional
 
 from .config import NiNConfig
 from .data import balanced_sample, prepare
 from .estimate import seconds_per_image
+from .model import memory_layout
 from .recipes import TrainConfig
 from .training import starting_model
 from .vitals import norm, watched
@@ -109,7 +111,7 @@ def preflight(
         in_channels=network.in_channels,
         mean=mean,
         std=std,
-        channels_last=True,
+        channels_last=memory_layout(network) is torch.channels_last,
     )
     labels = dataset.train_labels[chosen]
 

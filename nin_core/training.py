@@ -41,7 +41,7 @@ from .estimate import (
     steps_per_epoch,
 )
 from .initialization import initialize_unit_variance, initialize_xavier
-from .model import build_nin
+from .model import build_nin, memory_layout
 from .recipes import TrainConfig
 from .summary import summarize
 from .trouble import DIVERGED
@@ -440,7 +440,7 @@ class Training:
         _check(dataset, config, network)
         self._began = time.perf_counter()
         self._device = torch.device(device) if device is not None else choose_device()
-        self._model = model.to(self._device, memory_format=torch.channels_last)
+        self._model = model.to(self._device, memory_format=memory_layout(network))
         self._config = config
         self._network = network
         self._should_stop = should_stop or (lambda: False)
@@ -831,7 +831,7 @@ def _inputs(
         mean=mean,
         std=std,
         device=device,
-        channels_last=True,
+        channels_last=memory_layout(network) is torch.channels_last,
     )
 
 

@@ -518,6 +518,7 @@ class _Job:
         import torch
 
         from .checkpoints import unpack
+        from .model import memory_layout
         from .training import EpochEvent, Stopped, Training
 
         reporter = self._reporter
@@ -525,7 +526,7 @@ class _Job:
             "threads": self.threads,
             "device": str(self.device),
             "dtype": "float32",
-            "memory_format": "channels_last",
+            "memory_format": str(memory_layout(self.network)).removeprefix("torch."),
             "torch": torch.__version__,
         }
         training = Training(

@@ -22,6 +22,7 @@ from nin_core.ledger import (
     step_peak,
     training_ledger,
 )
+from nin_core.model import memory_layout
 from nin_core.summary import MAX_BATCH_SIZE
 
 from .strategies import networks
@@ -125,7 +126,7 @@ def test_a_step_ends_as_it_began() -> None:
 def test_saved_bytes_are_what_autograd_gives_back(config: NiNConfig, batch: int) -> None:
     """The walk's drop from the first moment backward to the last is what the hooks counted."""
     summary = summarize(config, batch)
-    model = build_nin(config).train().to(memory_format=torch.channels_last)
+    model = build_nin(config).train().to(memory_format=memory_layout(config))
     own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -135,7 +136,7 @@ def test_saved_bytes_are_what_autograd_gives_back(config: NiNConfig, batch: int)
             kept[storage.data_ptr()] = storage
 
     shape = (batch, config.in_channels, config.image_size, config.image_size)
-    images = torch.rand(shape).contiguous(memory_format=torch.channels_last)
+    images = torch.rand(shape).contiguous(memory_format=memory_layout(config))
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda nothing: nothing):
         model(images)
     saved = sum(storage.nbytes() for storage in kept.values())
@@ -153,7 +154,7 @@ def test_the_peak_of_a_real_step(preset: str, batch: int, optimizer: OptimizerNa
     config = PRESETS[preset]
     summary = summarize(config, batch)
     torch.set_num_threads(1)
-    model = build_nin(config).train().to(memory_format=torch.channels_last)
+    model = build_nin(config).train().to(memory_format=memory_layout(config))
     adam = optimizer == "adamw"
     rule = (
         torch.optim.AdamW(model.parameters(), foreach=True)
@@ -161,7 +162,7 @@ def test_the_peak_of_a_real_step(preset: str, batch: int, optimizer: OptimizerNa
         else torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, foreach=True)
     )
     shape = (batch, config.in_channels, config.image_size, config.image_size)
-    images = torch.rand(shape).contiguous(memory_format=torch.channels_last)
+    images = torch.rand(shape).contiguous(memory_format=memory_layout(config))
     labels = torch.randint(config.num_classes, (batch,))
 
     def step() -> None:

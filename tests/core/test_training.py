@@ -36,6 +36,7 @@ from nin_core.estimate import (
     steps_per_epoch,
 )
 from nin_core.initialization import initialize_unit_variance
+from nin_core.model import memory_layout
 from nin_core.training import (
     DivergedError,
     EpochEvent,
@@ -272,6 +273,34 @@ def test_unit_variance_holds_at_every_convolution():
         torch.testing.assert_close(std, torch.ones_like(std), rtol=1e-3, atol=0)
         torch.testing.assert_close(mean, torch.full_like(mean, lift), rtol=0, atol=1e-3)
     assert (logits > 0).all()
+
+
+@pytest.mark.parametrize(("channels", "stride"), [(1, 2), (3, 2), (4, 3), (7, 2)])
+def test_a_strided_1x1_convolution_of_few_channels_has_its_gradient(channels, stride):
+    """In the layout of the other networks oneDNN's is wrong, or kills the process, with AVX2."""
+    first = BlockConfig(channels=(8, 4), kernel_size=1, stride=stride, padding=0, pool=None)
+    last = BlockConfig(channels=(6, 5), kernel_size=3, stride=1, padding=1, pool=None)
+    network = NiNConfig(
+        in_channels=channels, image_size=36, num_classes=5, blocks=(first, last), dropout=0.0
+    )
+    layout = memory_layout(network)
+    torch.manual_seed(0)
+    model = build_nin(network).to(memory_format=layout)
+    exact = build_nin(network).double()
+    exact.load_state_dict(model.state_dict())
+    for _ in range(30):
+        images = torch.rand(12, channels, 36, 36)
+        labels = torch.arange(12) % 5
+        for net, inputs in ((model, images.contiguous(memory_format=layout)), (exact, images)):
+            net.zero_grad()
+            inputs = inputs.to(next(net.parameters()).dtype)
+            functional.cross_entropy(net(inputs), labels).backward()
+        for mine, theirs in zip(model.parameters(), exact.parameters(), strict=True):
+            torch.testing.assert_close(mine.grad.double(), theirs.grad, rtol=1e-3, atol=1e-6)
+
+
+def test_every_preset_trains_in_the_faster_layout():
+    assert {memory_layout(network) for network in PRESETS.values()} == {torch.channels_last}
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
