@@ -41,7 +41,10 @@ _TAGS = {
     "test_accuracy": "accuracy/test",
     "learning_rate": "learning_rate",
     "examples_per_second": "examples_per_second",
+    "gradient_norm": "norm/gradient",
+    "update_norm": "norm/update",
 }
+_DEAD = "dead_channels/"  # and the layer
 
 
 def describe(run: Run) -> dict[str, Any]:
@@ -93,12 +96,16 @@ def as_tensorboard(run: Run, rows: Sequence[MetricRow]) -> bytes:
     began = (run.started_at or run.created_at).timestamp()
     writer.write(Event(wall_time=began, file_version="brain.Event:2").SerializeToString())
     for row in rows:
-        # An epoch's row repeats its last step with means over the epoch: only its test is new.
+        # An epoch's row repeats its last step with means over the epoch: only its tests are new.
         tags = [name for name in _TAGS if row.kind != "epoch" or name.startswith("test")]
         values = [
             Summary.Value(tag=_TAGS[name], simple_value=getattr(row, name))
             for name in tags
             if getattr(row, name) is not None
+        ]
+        values += [
+            Summary.Value(tag=_DEAD + layer, simple_value=count)
+            for layer, count in row.dead.items()
         ]
         if values:
             event = Event(

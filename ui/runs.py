@@ -22,16 +22,15 @@ from nin_core import jobs
 from nin_core.datasets import DATASETS
 from nin_core.recipes import RECIPES
 from nin_core.store import StoreError
-from ui import frame, resources, theme, training
+from ui import curve_panel, frame, resources, training
 from ui.components import plot
-from ui.curves import Compared, comparison_figure
+from ui.curves import MAX_COMPARED, Compared, comparison_figure
 
 if TYPE_CHECKING:
     from nin_core.store import Run
 
 TICK_SECONDS = 3.0
 MAX_RUNS = 500  # the newest that are listed
-MAX_COMPARED = len(theme.RUNS)
 VISIBLE_ROWS = 10
 
 _TICKED = "tr:ticked"
@@ -179,4 +178,5 @@ def _comparison(ticked: list[Run]) -> None:
         except StoreError:
             continue
         compared.append(Compared(training.title(run), history, training.steps_per_epoch(run)))
-    plot(comparison_figure(compared), key="comparison of runs", height=460)
+    view = curve_panel.choose_view("tr:compare")
+    plot(comparison_figure(compared, view), key="comparison of runs", height=460)

@@ -42,15 +42,15 @@ from nin_core import (
 from nin_core.datasets import DATASETS
 from nin_core.recipes import MAX_EPOCHS, MAX_RATE, MIN_RATE
 from nin_core.store import RESUMABLE, RunNotFound, StoreError
-from ui import architecture, duplicate_panel, frame, numbers, resources, theme
+from ui import architecture, curve_panel, duplicate_panel, frame, numbers, resources, theme
 from ui.components import plot
+from ui.curve_panel import CHART_HEIGHT
 from ui.curves import History, training_figure
 
 if TYPE_CHECKING:
     from nin_core.store import MetricRow, Run, RunStore
 
 TICK_SECONDS = 0.5
-CHART_HEIGHT = 480
 MAX_HISTORIES = 32  # runs whose points a server keeps at hand
 
 # What a session has chosen for its next run: {"recipe": …, "dataset": …, "name": …, and changes to
@@ -671,14 +671,7 @@ def _share(value: float | None) -> str:
 def _chart(run: Run, history: History) -> None:
     if run.network is None or run.train is None or (not run.active and not len(history.step)):
         return
-    figure = training_figure(
-        with_final_test(run, history),
-        steps_per_epoch=steps_per_epoch(run),
-        end=run.train.total_epochs if run.active or run.state == "finished" else None,
-        num_classes=run.network.num_classes,
-        rate_changes=run.train.rate_changes,
-    )
-    plot(figure, key=f"curves of run {run.id}", height=CHART_HEIGHT)
+    curve_panel.draw(run, with_final_test(run, history), steps_per_epoch(run))
 
 
 # --- what other parts of the page use ---------------------------------------------------------
@@ -700,7 +693,9 @@ def with_final_test(run: Run, history: History) -> History:
         return history
     data = DATASETS.get(run.dataset)
     whole = data is not None and run.test_examples >= data.test_size
-    return history.tested(run.step, run.test_accuracy, run.test_examples, whole=whole)
+    return history.tested(
+        run.step, run.test_accuracy, run.test_examples, whole=whole, seconds=run.seconds
+    )
 
 
 def local_time(moment: datetime) -> datetime:

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from nin_core import PRESETS, NiNConfig, admission, jobs
+from nin_core import PRESETS, NiNConfig, admission, jobs, summarize
 from nin_core.data import Dataset, load_dataset
 from nin_core.datasets import DATASETS
 from nin_core.evaluation import pack_logits
@@ -67,15 +67,16 @@ def labels(page: AppTest) -> list[str]:
     return [button.label for button in page.main.button]
 
 
-def field(page: AppTest, label: str) -> Any:
+def field(page: AppTest, label: str, which: int | None = None) -> Any:
+    """The widget with this label; where there are several, number `which` of them."""
     found = [
         widget
         for kind in (page.number_input, page.selectbox, page.text_input, page.button_group)
         for widget in kind
         if widget.label == label
     ]
-    assert len(found) == 1, f"{len(found)} fields {label!r}"
-    return found[0]
+    assert which is not None or len(found) == 1, f"{len(found)} fields {label!r}"
+    return found[which or 0]
 
 
 def charts(page: AppTest) -> dict[str, Any]:
@@ -530,6 +531,11 @@ def test_ticked_runs_are_laid_over_each_other(store: RunStore) -> None:
     page = ticked(open_page(), ids[0], ids[2])
     data = charts(page)["comparison of runs"]["data"]
     assert [trace["name"] for trace in data] == ["#1 a", "#1 a", "#3 c", "#3 c"]
+    field(page, "Loss axis", -1).set_value("Log")
+    page.run()
+    assert charts(page)["comparison of runs"]["layout"]["yaxis2"]["type"] == "log"
+    # One looks at a run and compares several in ways of their own.
+    assert charts(page)[f"curves of run {ids[2]}"]["layout"]["yaxis2"]["type"] == "linear"
 
 
 def test_more_runs_than_colours_are_compared_in_part(store: RunStore) -> None:
@@ -665,6 +671,68 @@ def test_a_run_of_another_version_is_listed_and_explained(
     page = open_page(run=run_id)
     assert not page.exception
     assert "This version cannot read it." in texts(page)
+
+
+# --- how curves are looked at ----------------------------------------------------------------
+
+
+def test_what_is_chosen_changes_the_curves_and_stays(store: RunStore) -> None:
+    run_id, attempt = run_of(store, steps=40)
+    store.add_metrics(run_id, [MetricRow("epoch", 1, 40, 4.0, 0.5, 0.8, 0.4, 0.9, 1000)])
+    page = open_page(run=run_id)
+    key = f"curves of run {run_id}"
+    before = charts(page)[key]
+    field(page, "Horizontal axis").set_value("seconds")
+    field(page, "Loss axis").set_value("Log")
+    page.slider(key="tr:view:smoothing").set_value(0.5)
+    page.run()
+    after = charts(page)[key]
+    assert after["layout"]["xaxis"]["title"]["text"] == "seconds of training"
+    assert after["layout"]["yaxis2"]["type"] == "log"
+    assert [trace["name"] for trace in after["data"]][3:] == [
+        "Training accuracy",
+        "Training loss",
+        "Best",
+    ]
+    assert after["data"][0]["y"][-1] < before["data"][0]["y"][-1]
+    assert after["data"][0]["x"][0] == pytest.approx(0.2)
+    assert after["data"][-1]["text"] == ["best 90.0%"]
+    store.transition(run_id, "finished", attempt=attempt)
+    page.run()  # as the fragment's next tick does
+    assert charts(page)[key]["layout"]["yaxis2"]["type"] == "log"
+    assert not page.exception
+
+
+def test_gradients_and_dead_channels_are_a_second_picture(store: RunStore) -> None:
+    run_id, _ = run_of(store)
+    dead = json.dumps({"block1.conv": 2})
+    store.add_metrics(
+        run_id,
+        [
+            MetricRow("step", 1, n, n / 10, 2.0, 0.1, learning_rate=0.05, gradient_norm=1.0,
+                      update_norm=0.5, dead_channels=dead)
+            for n in (2, 4)
+        ],
+    )  # fmt: skip
+    page = open_page(run=run_id)
+    assert f"vitals of run {run_id}" not in charts(page)
+    field(page, "Picture").set_value("Gradients and dead channels")
+    page.run()
+    figure = charts(page)[f"vitals of run {run_id}"]
+    assert f"curves of run {run_id}" not in charts(page)
+    widths = {row.name: row.output_shape[0] for row in summarize(NETWORK).layers}
+    assert figure["data"][-1]["z"] == [pytest.approx([2 / widths["block1.conv"]] * 2)]
+    assert "Healthy:" in texts(page)
+    assert not page.exception
+
+
+def test_a_run_of_before_says_that_it_has_no_second_picture(store: RunStore) -> None:
+    run_id = ended(store, "finished")
+    page = open_page(run=run_id)
+    field(page, "Picture").set_value("Gradients and dead channels")
+    page.run()
+    assert "recorded no gradients" in texts(page)
+    assert not charts(page).keys() & {f"vitals of run {run_id}", f"curves of run {run_id}"}
 
 
 # --- changing and taking along ----------------------------------------------------------------

@@ -14,11 +14,15 @@ from nin_core.store import MetricRow
 from ui import theme
 from ui.components.plot import plain_figure, split_long_traces
 from ui.curves import (
+    COMPARED_POINTS,
+    MAX_COMPARED,
     MAX_ESTIMATES,
     MAX_POINTS,
     Compared,
     History,
+    View,
     comparison_figure,
+    smoothed,
     thinned,
     training_figure,
 )
@@ -39,7 +43,15 @@ def step(number: int, **values: object) -> MetricRow:
 # Two epochs of 4 steps: a point every 2, an estimate at 2, all of the test set after each epoch.
 ROWS = [
     step(2, train_loss=2.0, train_accuracy=0.2, test_accuracy=0.25, test_examples=1000),
-    step(4, train_loss=1.5, train_accuracy=0.4, test_accuracy=0.45, test_examples=1000),
+    step(
+        4,
+        train_loss=1.5,
+        train_accuracy=0.4,
+        test_accuracy=0.45,
+        test_examples=1000,
+        gradient_norm=0.5,
+        dead_channels='{"block1.conv": 1, "block2.conv": 4}',
+    ),
     MetricRow("epoch", 1, 4, 0.0, 1.75, 0.3, None, 0.5, 10_000, id=5),
     step(6, train_loss=None, train_accuracy=0.5),
     step(8, train_loss=1.0, train_accuracy=0.6),
@@ -68,9 +80,11 @@ def test_rows_in_parts_make_the_history_of_all_rows(history):
     for row in ROWS:
         in_parts = in_parts.extended([row])
     for name in History.__slots__:
-        assert np.array_equal(getattr(in_parts, name), getattr(history, name), equal_nan=True) or (
-            getattr(in_parts, name) == getattr(history, name)
-        )
+        part, whole = getattr(in_parts, name), getattr(history, name)
+        if isinstance(whole, np.ndarray):
+            np.testing.assert_array_equal(part, whole)
+        else:
+            assert part == whole
     assert in_parts.last_id == 9
     assert in_parts.extended([]) is in_parts
 
@@ -81,13 +95,13 @@ def test_means_over_an_epoch_are_no_points_of_the_training_curves(history):
 
 
 def test_the_test_after_the_end_is_added_once_and_only_if_it_says_more(history):
-    assert history.tested(8, 0.7, 10_000, whole=True) is history
-    assert history.tested(8, 0.7, 500, whole=False) is history
+    assert history.tested(8, 0.7, 10_000, whole=True, seconds=4) is history
+    assert history.tested(8, 0.7, 500, whole=False, seconds=4) is history
     stopped = History().extended(ROWS[:4])
-    ended = stopped.tested(6, 0.55, 2500, whole=False)
+    ended = stopped.tested(6, 0.55, 2500, whole=False, seconds=3)
     assert ended.test_step.tolist() == [2, 4, 4, 6]
     assert ended.test_whole.tolist() == [False, False, True, False]
-    assert ended.tested(6, 0.55, 2500, whole=False) is ended
+    assert ended.tested(6, 0.55, 2500, whole=False, seconds=3) is ended
 
 
 # --- the open run -----------------------------------------------------------------------------
@@ -95,14 +109,14 @@ def test_the_test_after_the_end_is_added_once_and_only_if_it_says_more(history):
 
 def test_the_three_curves_over_epochs(history):
     curves = traces(figure_of(history))
-    assert list(curves) == ["Training accuracy", "Test accuracy", "Training loss"]
+    assert list(curves) == ["Training accuracy", "Test accuracy", "Training loss", "Best"]
     assert curves["Training accuracy"]["x"].tolist() == [0.5, 1, 1.5, 2]
     assert curves["Training accuracy"]["y"] == pytest.approx([0.2, 0.4, 0.5, 0.6])
     loss = curves["Training loss"]
     assert loss["yaxis"] == "y2"
     assert loss["y"].tolist()[:2] == [2.0, 1.5]
     assert math.isnan(loss["y"][2])  # a loss that was not finite is a gap, not a bridge
-    colors = [curves[name]["line"]["color"] for name in curves]
+    colors = [trace["line"]["color"] for trace in figure_of(history)["data"][:3]]
     assert colors == [theme.TRAIN_ACCURACY, theme.TEST_ACCURACY, theme.TRAIN_LOSS]
 
 
@@ -149,27 +163,57 @@ def test_figures_can_be_sent(history):
 # --- long runs --------------------------------------------------------------------------------
 
 
-def test_short_columns_are_not_thinned():
-    column = np.arange(10.0)
-    assert thinned(column, limit=10)[0] is column
+def steps_to(length: int) -> np.ndarray:
+    return np.arange(float(length))
 
 
-@pytest.mark.parametrize("length", [11, 20, 21, 40, 41, 79])
-def test_thinning_takes_means_of_neighbours_and_keeps_the_end(length):
-    column = np.random.default_rng(0).normal(size=length)
-    (means,) = thinned(column, limit=10)
-    assert len(means) <= 10
+def test_short_curves_are_not_thinned():
+    column = steps_to(10)
+    assert thinned(column, column, limit=10)[1] is column
+
+
+@pytest.mark.parametrize("length", [11, 100, 257, 4096, 10_000])
+def test_every_peak_survives_in_its_place(length):
+    y = np.random.default_rng(length).normal(size=length)
+    x = steps_to(length)
+    seen, kept = thinned(x, y, limit=100 if length > 100 else 10)
+    assert len(kept) <= (100 if length > 100 else 10)
+    assert (np.diff(seen) > 0).all()
+    assert kept.tolist() == y[seen.astype(int)].tolist()
+    assert (seen[0], seen[-1]) == (0, length - 1)
     size = 2
-    while length > 10 * size:
+    while 2 * math.ceil(length / size) + 2 > (100 if length > 100 else 10):
         size *= 2
-    expected = [column[i : i + size].mean() for i in range(0, length, size)]
-    assert means == pytest.approx(expected)
+    for start in range(0, length, size):
+        group, drawn = y[start : start + size], kept[(seen >= start) & (seen < start + size)]
+        assert (drawn.min(), drawn.max()) == (group.min(), group.max())
+
+
+def test_a_gap_is_never_bridged():
+    random = np.random.default_rng(1)
+    for _ in range(50):
+        y = random.normal(size=600)
+        for start in random.integers(0, 600, size=4):
+            y[start : start + random.integers(1, 90)] = np.nan
+        seen, kept = thinned(steps_to(600), y, limit=40)
+        for left, right in zip(seen[:-1].astype(int), seen[1:].astype(int), strict=True):
+            if np.isfinite(y[left]) and np.isfinite(y[right]):
+                assert np.isfinite(y[left : right + 1]).all()
+        assert np.nanmax(kept) == np.nanmax(y)
+        assert np.nanmin(kept) == np.nanmin(y)
+
+
+def test_a_curve_of_nothing_but_gaps_stays_one():
+    _, kept = thinned(steps_to(100), np.full(100, np.nan), limit=10)
+    assert np.isnan(kept).all()
 
 
 def test_what_was_drawn_stays_until_the_next_doubling():
     column = np.random.default_rng(0).normal(size=80)
-    earlier, later = thinned(column[:60], limit=20)[0], thinned(column, limit=20)[0]
-    assert later[: len(earlier)].tolist() == earlier.tolist()
+    earlier, _ = thinned(steps_to(60), column[:60], limit=44)
+    later, _ = thinned(steps_to(80), column, limit=44)
+    same = earlier[earlier < 56]  # the last group of four was not full
+    assert later[: len(same)].tolist() == same.tolist()
 
 
 def test_a_long_run_is_sent_in_parcels_that_repeat():
@@ -197,12 +241,16 @@ def test_a_run_of_very_many_epochs_shows_whole_tests_only():
 
 def test_a_comparison_has_a_colour_a_run_and_two_curves_each(history):
     figure = comparison_figure([Compared("#1 a", history, 4), Compared("#2 b", history, 8)])
-    names = [trace["name"] for trace in figure["data"]]
-    assert names == ["#1 a", "#1 a", "#2 b", "#2 b"]
-    assert [trace.get("showlegend", True) for trace in figure["data"]] == [True, False] * 2
-    colors = [trace["line"]["color"] for trace in figure["data"]]
+    data, rings = figure["data"][:4], figure["data"][4:]
+    assert [trace["name"] for trace in data] == ["#1 a", "#1 a", "#2 b", "#2 b"]
+    assert [trace.get("showlegend", True) for trace in data] == [True, False] * 2
+    assert [ring["legendgroup"] for ring in rings] == [
+        data[0]["legendgroup"],
+        data[2]["legendgroup"],
+    ]
+    colors = [trace["line"]["color"] for trace in data]
     assert colors == [theme.RUNS[0], theme.RUNS[0], theme.RUNS[1], theme.RUNS[1]]
-    assert [trace["x"][-1] for trace in figure["data"]] == [2, 2, 1, 1]
+    assert [trace["x"][-1] for trace in data] == [2, 2, 1, 1]
     assert figure["layout"]["xaxis"]["range"][1] >= 2
 
 
@@ -210,6 +258,128 @@ def test_another_set_of_runs_starts_with_a_view_of_its_own(history):
     one = comparison_figure([Compared("#1 a", history, 4)])
     two = comparison_figure([Compared("#1 a", history, 4), Compared("#2 b", history, 4)])
     assert one["layout"]["uirevision"] != two["layout"]["uirevision"]
+
+
+def test_twenty_runs_differ_in_colour_or_dash_and_cost_what_few_do(history):
+    rows = [step(n, train_loss=1 / n, train_accuracy=0.5) for n in range(1, 10_001)]
+    long = History().extended(rows)
+    for view in (View(), View(smoothing=0.9)):
+        runs = [Compared(f"#{n}", long, 4) for n in range(MAX_COMPARED + 3)]
+        data = comparison_figure(runs, view)["data"]
+        looks = {(t["line"]["color"], t["line"]["dash"]) for t in data}
+        assert len(looks) == MAX_COMPARED == len({trace["name"] for trace in data})
+        assert sum(len(trace["x"]) for trace in data) <= COMPARED_POINTS
+
+
+def test_a_name_is_not_taken_for_a_template(history):
+    data = comparison_figure([Compared("#1 %{y}", history, 4)])["data"]
+    for trace in data:
+        assert "#1" not in trace.get("hovertemplate", "")
+    assert [trace.get("meta") for trace in data] == ["#1 %{y}", "#1 %{y}", None]
+    assert data[0]["hovertemplate"].startswith("%{meta}<br>test accuracy %{y:.1%}")
+
+
+def test_only_the_best_of_all_runs_tells_its_value(history):
+    worse = History().extended(ROWS[:3])
+    rings = comparison_figure([Compared("#1", worse, 4), Compared("#2", history, 4)])["data"][4:]
+    assert [(ring["mode"], ring["y"]) for ring in rings] == [
+        ("markers", [0.5]),
+        ("markers+text", [0.7]),
+    ]
+
+
+# --- how they are looked at -------------------------------------------------------------------
+
+
+def viewed(history: History, **choices: object) -> dict:
+    return training_figure(history, steps_per_epoch=4, end=2, num_classes=10, view=View(**choices))
+
+
+def slowly_smoothed(values: list[float], weight: float) -> list[float]:
+    """Each mean anew from its definition."""
+    means = []
+    for end in range(1, len(values) + 1):
+        there = [value for value in values[:end] if not math.isnan(value)]
+        weights = [weight**age for age in reversed(range(len(there)))]
+        total = sum(w * v for w, v in zip(weights, there, strict=True))
+        means.append(math.nan if math.isnan(values[end - 1]) else total / sum(weights))
+    return means
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.6, 0.99])
+def test_smoothing_is_the_mean_it_says_it_is(weight):
+    values = np.random.default_rng(2).normal(size=60)
+    values[[0, 7, 8, 30, 59]] = np.nan
+    expected = slowly_smoothed(values.tolist(), weight)
+    np.testing.assert_allclose(smoothed(values, weight), expected, rtol=1e-9)
+    constant = smoothed(np.full(5, 3.0), weight)
+    assert constant == pytest.approx([3.0] * 5)  # without bias from the first point on
+
+
+def test_what_was_recorded_stays_faint_behind_the_smoothed_curves(history):
+    data = viewed(history, smoothing=0.5)["data"]
+    assert [trace["name"] for trace in data] == [
+        "Training accuracy",
+        "Test accuracy",
+        "Training loss",
+        "Training accuracy",
+        "Training loss",
+        "Best",
+    ]
+    assert data[3]["y"] == pytest.approx([0.2, 0.4, 0.5, 0.6])
+    assert data[0]["y"][1] == pytest.approx((0.4 + 0.5 * 0.2) / 1.5)
+    assert data[1]["y"] == pytest.approx([0.25, 0.5, 0.7])  # tests are as they were measured
+    for faint in data[3:5]:
+        assert faint["opacity"] < 0.5
+        assert (faint["zorder"], faint["showlegend"], faint["hoverinfo"]) == (-1, False, "skip")
+
+
+def test_the_horizontal_axis_counts_in_epochs_steps_or_seconds():
+    rows = [MetricRow("step", 1, n, n / 10, 1 / n, 0.5, None, 0.6, 500, id=n) for n in (2, 4, 6)]
+    history = History().extended(rows)
+    expected = {"epochs": [0.5, 1, 1.5], "steps": [2, 4, 6], "seconds": [0.2, 0.4, 0.6]}
+    ends = {"epochs": 2, "steps": 8, "seconds": 0.6}  # nobody knows how long it will take
+    for unit, x in expected.items():
+        figure = training_figure(
+            history,
+            steps_per_epoch=4,
+            end=2,
+            num_classes=10,
+            rate_changes=[(4, 0.1)],
+            view=View(unit),
+        )
+        for trace in figure["data"]:
+            assert trace["x"] == pytest.approx(x)
+        assert figure["layout"]["xaxis"]["range"][1] == pytest.approx(1.01 * ends[unit])
+        assert figure["layout"]["shapes"][1]["x0"] == pytest.approx(x[1])
+        compared = comparison_figure([Compared("#1", history, 4)], View(unit))
+        assert compared["data"][0]["x"] == pytest.approx(x)
+
+
+def test_another_unit_or_axis_starts_with_a_view_of_its_own(history):
+    def kept(**choices: object) -> tuple[str, str]:
+        layout = viewed(history, **choices)["layout"]
+        return layout["xaxis"]["uirevision"], layout["yaxis2"]["uirevision"]
+
+    assert kept() == kept(smoothing=0.5)
+    assert kept()[0] != kept(unit="steps")[0]
+    assert kept()[1] == kept(unit="steps")[1]
+    assert kept()[1] != kept(log_loss=True)[1]
+
+
+def test_a_logarithmic_loss_has_its_line_of_guessing_in_place(history):
+    layout = viewed(history, log_loss=True)["layout"]
+    assert (layout["yaxis"].get("type"), layout["yaxis2"]["type"]) == (None, "log")
+    assert layout["shapes"][0]["y0"] == pytest.approx(math.log(10))
+    assert 10 ** layout["annotations"][0]["y"] == pytest.approx(math.log(10))
+
+
+def test_the_best_test_is_one_on_all_test_images(history):
+    best = traces(figure_of(history))["Best"]
+    assert (best["x"], best["y"], best["text"]) == ([2.0], [0.7], ["best 70.0%"])
+    lucky = history.tested(9, 0.99, 100, whole=False, seconds=3)
+    assert traces(figure_of(lucky))["Best"] == best
+    assert "Best" not in traces(figure_of(History().extended(ROWS[:2])))
 
 
 # --- results ----------------------------------------------------------------------------------

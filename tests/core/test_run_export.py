@@ -16,9 +16,11 @@ from nin_core.store import MetricRow, RunStore
 NETWORK = PRESETS["nin-slim-128"]
 ROWS = (
     MetricRow("step", 1, 1, 0.5, 2.25, 0.125, None, None, None, 0.05, 4000.0),
-    MetricRow("step", 1, 2, 1.0, 2.0, 0.25, 1.75, 0.5, 100, 0.04, 4100.0),
+    MetricRow("step", 1, 2, 1.0, 2.0, 0.25, 1.75, 0.5, 100, 0.04, 4100.0, 0.5, 0.25, '{"a": 3}'),
     MetricRow("epoch", 1, 2, 1.5, 2.125, 0.1875, 1.5, 0.625, 1000, 0.04, 4100.0),
 )
+
+INSIDE = ("norm/gradient", "norm/update", "dead_channels/a")
 
 
 @pytest.fixture
@@ -52,6 +54,8 @@ def test_tensorboards_own_reader_finds_the_curves(store, run_id, tmp_path) -> No
     found = EventAccumulator(str(tmp_path)).Reload()
     losses = [(event.step, event.value) for event in found.Scalars("loss/train")]
     assert losses == [(1, 2.25), (2, 2.0)]
+    inside = {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in INSIDE}
+    assert inside == {INSIDE[0]: [(2, 0.5)], INSIDE[1]: [(2, 0.25)], INSIDE[2]: [(2, 3)]}
     tests = [(event.step, event.value) for event in found.Scalars("accuracy/test")]
     assert tests == [(2, 0.5), (2, 0.625)]
     assert found.Scalars("loss/train")[1].wall_time == pytest.approx(

@@ -1,0 +1,122 @@
+"""The chart of the open run, and how a person looks at curves: the unit, the axis, the smoothing.
+
+Choices made here:
+
+* What is chosen is kept in the session, for the open run and for the comparison each: one looks at
+  one run's beginning in seconds and compares several by epochs.
+* The charts of the two pictures have keys of their own, so each keeps its zoom.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from nin_core import summarize
+from ui.components import plot
+from ui.curves import Unit, View, training_figure
+from ui.vitals_figures import recorded, vitals_figure
+
+if TYPE_CHECKING:
+    from nin_core.store import Run
+    from ui.curves import History
+
+CHART_HEIGHT = 480
+VITALS_HEIGHT = 600
+
+_CURVES, _VITALS = "Loss and accuracy", "Gradients and dead channels"
+_UNIT_LABELS: dict[Unit, str] = {"epochs": "Epochs", "steps": "Steps", "seconds": "Seconds"}
+_MOST_SMOOTHING = 0.99
+
+
+def draw(run: Run, history: History, steps_per_epoch: float) -> None:
+    """The switch between the run's pictures, how they are drawn, and the one chosen.
+
+    `run` has a network and a recipe.
+    """
+    assert run.network is not None and run.train is not None
+    picture = st.segmented_control(
+        "Picture",
+        (_CURVES, _VITALS),
+        default=None if "tr:picture" in st.session_state else _CURVES,
+        required=True,
+        key="tr:picture",
+        persist_state="session",
+        label_visibility="collapsed",
+        wrap=True,
+    )
+    end = run.train.total_epochs if run.active or run.state == "finished" else None
+    if picture == _CURVES:
+        figure = training_figure(
+            history,
+            steps_per_epoch=steps_per_epoch,
+            end=end,
+            num_classes=run.network.num_classes,
+            rate_changes=run.train.rate_changes,
+            view=choose_view("tr:view"),
+        )
+        plot(figure, key=f"curves of run {run.id}", height=CHART_HEIGHT)
+        return
+    if len(history.step) and not recorded(history):
+        st.info(
+            "This run recorded no gradients and no dead channels: a version of NiN Explorer before "
+            "these were kept has trained it. Runs that are started now record them."
+        )
+        return
+    view = choose_view("tr:view", loss=False)
+    st.caption(
+        "Healthy: both norms stay level or fall slowly with the learning rate, and the map stays "
+        "nearly clear. A row that turns red is a layer whose channels are zero for every test "
+        "image: they get no gradient and learn nothing more."
+    )
+    figure = vitals_figure(
+        history,
+        steps_per_epoch=steps_per_epoch,
+        end=end,
+        channels={row.name: row.output_shape[0] for row in summarize(run.network).layers},
+        view=view,
+    )
+    plot(figure, key=f"vitals of run {run.id}", height=VITALS_HEIGHT)
+
+
+def choose_view(key: str, *, loss: bool = True) -> View:
+    """One row of choices: the unit of the horizontal axis, the axis of the loss, the smoothing.
+
+    Args:
+        key: of this row in the session; what it says stays there.
+        loss: whether a loss is drawn, whose axis can be chosen.
+    """
+    log = False
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        unit: Unit = st.segmented_control(
+            "Horizontal axis",
+            tuple(_UNIT_LABELS),
+            format_func=_UNIT_LABELS.get,
+            default=None if f"{key}:unit" in st.session_state else "epochs",
+            required=True,
+            key=f"{key}:unit",
+            persist_state="session",
+        )
+        if loss:
+            scale = st.segmented_control(
+                "Loss axis",
+                ("Linear", "Log"),
+                default=None if f"{key}:loss" in st.session_state else "Linear",
+                required=True,
+                key=f"{key}:loss",
+                persist_state="session",
+            )
+            log = scale == "Log"
+        smoothing = st.slider(
+            "Smoothing",
+            0.0,
+            _MOST_SMOOTHING,
+            step=0.01,
+            key=f"{key}:smoothing",
+            persist_state="session",
+            width=200,
+            help="Weight of the past in a moving mean of the training curves; what was recorded "
+            "stays faint behind it. Tests are not smoothed.",
+        )
+    return View(unit, float(smoothing), log)
