@@ -193,7 +193,7 @@ def _panel() -> None:
     st.html(_STYLE)
     st.caption(
         "One run may be luck. A fan trains one configuration from several seeds and shows the "
-        "range they end in, and how many never leave the loss of guessing. Start one of your own "
+        "range they end in, and how many stay at the loss of guessing. Start one of your own "
         "under **Start**, or the example:"
     )
     _example()
@@ -222,7 +222,7 @@ def _example() -> None:
         )
         st.caption(
             f"{FAN_SEEDS} seeds each of {EXAMPLE_NETWORK} on {train.subset:,} images of "
-            f"{DATASETS[dataset].title}, {_expected(plans * FAN_SEEDS)}",
+            f"{DATASETS[dataset].title}, {_expected(plans * FAN_SEEDS)}.",
             width="stretch",
         )
     if st.session_state.get(_STARTED, ("", 0))[0] == "fan":
@@ -427,10 +427,10 @@ def verdict(runs: Sequence[Run], stalls: dict[int, fans.Stall]) -> str:
         run.test_accuracy for run in runs if run.test_accuracy is not None and not run.active
     )
     if measured:
-        text += (
-            f"; test accuracy {measured[0]:.1%} to {measured[-1]:.1%}, median "
-            f"{median(measured):.1%}"
-        )
+        lowest, highest = f"{measured[0]:.1%}", f"{measured[-1]:.1%}"
+        text += f"; test accuracy {lowest}"
+        if lowest != highest:
+            text += f" to {highest}, median {median(measured):.1%}"
     return text + "."
 
 
