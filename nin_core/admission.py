@@ -5,9 +5,10 @@ Choices made here:
 * A run is refused when it can never fit: when what it is predicted to take, with PyTorch itself, is
   more than all the memory this computer (or its container) has. It waits in the queue while the
   memory that is free now, less what the running ones have still to take, is too little.
-* The prediction starts from the ledger's walk through a training step. The C library keeps what is
-  freed for later, in pieces that do not always fit what comes next, so a process comes to occupy
-  more than is ever alive: `RETAINED` is what was measured with glibc over the presets.
+* The prediction starts from the ledger's walk through a training step. What comes to that (code
+  that a first step loads, compiled kernels, freed blocks that nothing fits into again, copies of
+  the weights on their way to the store) was fitted to the workers of 24 random configurations of
+  `benchmarks/memory_model.py`, which says how far other ones are from it.
 * The queue is first come, first served: a large run that waits for memory is not overtaken for ever
   by small ones.
 """
@@ -35,12 +36,13 @@ if TYPE_CHECKING:
     from .recipes import TrainConfig
     from .store import Run
 
-RETAINED = 1.65  # bytes a training process occupies for each that is alive at its step's peak
-# Bytes of compiled kernels, library code in use, what reading the data left, and small things: what
-# workers of nin-28 and nin-slim-128 took beyond the rest on "shapes".
-WORKSPACE = 165_000_000
+RETAINED = 1.3  # bytes occupied for each that is alive at the peak of a step
+WORKSPACE = 265_000_000  # bytes that every run comes to occupy
+WEIGHT_COPIES = 4
+# Of what a test batch and a unit-variance start have alive beyond a step.
+TEST_SHARE, START_SHARE = 0.5, 0.4
+START_IMAGES = 256
 EVALUATION_SECONDS, MOST_EVALUATED = 0.2, 250  # of a test batch, as `training.evaluate` has it
-CHECKPOINT_COPIES = 2  # of weights and optimizer state, while they are being written
 
 
 def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
@@ -55,12 +57,12 @@ def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
         optimizer = "adamw"
     step = step_peak(summarize(network, train.batch_size), optimizer)
     one = summarize(network)
-    state = one.parameter_bytes + step.optimizer
     seconds = estimate.seconds_per_image(network) * estimate.FORWARD_SHARE
-    test_batch = max(1, min(MOST_EVALUATED, int(EVALUATION_SECONDS / seconds)))
-    # What a larger step left behind has room for a smaller test.
-    more = max(0.0, 1 - train.batch_size / test_batch) * one.largest_pair_bytes * test_batch
-    working = RETAINED * (step.bytes + more) + CHECKPOINT_COPIES * state + WORKSPACE
+    tested = max(1, min(MOST_EVALUATED, int(EVALUATION_SECONDS / seconds)))
+    started = START_IMAGES if train.initialization == "unit-variance" else 0
+    working = RETAINED * step.bytes + WEIGHT_COPIES * one.parameter_bytes + WORKSPACE
+    for share, images in ((TEST_SHARE, tested), (START_SHARE, started)):
+        working += share * max(0, images * one.largest_pair_bytes - step.bytes)
     return int(max(data + working, 2 * data))  # twice while it is read
 
 
