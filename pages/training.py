@@ -16,8 +16,9 @@ with frame.guarded():
             training.show(run)
         else:
             training.welcome(config)
-    if run is not None:
-        results.show(run)
+    with st.container():  # a place of its own: what follows stays where it is when results come
+        if run is not None:
+            results.show(run)
     fan_panel.show()
     runs.show(run)
     training.prepare()
