@@ -88,7 +88,7 @@ def choose_view(key: str, *, loss: bool = True) -> View:
         loss: whether a loss is drawn, whose axis can be chosen.
     """
     log = False
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+    with st.container(horizontal=True, vertical_alignment="top", gap="medium"):
         unit: Unit = st.segmented_control(
             "Horizontal axis",
             tuple(_UNIT_LABELS),

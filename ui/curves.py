@@ -40,6 +40,7 @@ MAX_POINTS = 3000  # of one curve
 COMPARED_POINTS = 12_000  # of all curves of a comparison together
 COMPARED_TESTS = 4000  # of all its test points together, which are costlier to draw
 MAX_COMPARED = 20
+LONGEST_NAME = 32  # of the best run, within the chart
 RATE_ROWS = 3  # of the figures at changes of the rate, so that neighbours do not overlap
 MAX_ESTIMATES = 1000  # test points up to which the estimates within epochs are shown, too
 
@@ -239,8 +240,10 @@ def training_figure(
         "hovertemplate": "%{y:.1%} %{text}",
     }
     data = [accuracy, tested, loss, *raw_accuracy, *raw_loss]
-    data += _best_mark(history, view.unit, steps_per_epoch, last, theme.TEST_ACCURACY, told=True)
-    layout = _layout(last, view)
+    for mark in _best_mark(history, view.unit, steps_per_epoch, theme.TEST_ACCURACY):
+        side = "left" if mark["x"][0] > last / 2 else "right"
+        data.append(mark | {"mode": "markers+text", "textposition": f"bottom {side}"})
+    layout = _layout(last, view, history.train_loss)
     layout["hovermode"] = "x unified"
     layout["hoversubplots"] = "axis"
     guessing = math.log(num_classes)
@@ -305,9 +308,9 @@ def _sent_line(x: Floats, y: Floats, limit: int) -> dict[str, Any]:
 
 
 def _best_mark(
-    history: History, unit: Unit, steps_per_epoch: float, end: float, color: str, *, told: bool
+    history: History, unit: Unit, steps_per_epoch: float, color: str
 ) -> list[dict[str, Any]]:
-    """A ring around the best test on the whole test set, with its value if it is `told`."""
+    """A ring around the best test on the whole test set, if there is one; its value as its text."""
     best = history.best()
     if best is None:
         return []
@@ -316,12 +319,11 @@ def _best_mark(
     return [
         {
             "type": "scatter",
-            "mode": "markers+text" if told else "markers",
+            "mode": "markers",
             "name": "Best",
             "x": [x],
             "y": [accuracy],
             "text": [f"best {accuracy:.1%}"],
-            "textposition": "bottom left" if x > end / 2 else "bottom right",
             "textfont": {"color": color},
             "marker": {
                 "symbol": "circle-open",
@@ -373,7 +375,7 @@ def comparison_figure(runs: Sequence[Compared], view: View | None = None) -> Fig
     data: list[dict[str, Any]] = []
     rings: list[dict[str, Any]] = []
     ends = [0.0]
-    bests: list[tuple[float, int]] = []
+    bests: list[tuple[float, str]] = []
     for number, run in enumerate(runs):
         history = run.history
         color = theme.RUNS[number % len(theme.RUNS)]
@@ -382,9 +384,10 @@ def comparison_figure(runs: Sequence[Compared], view: View | None = None) -> Fig
         tests = _tests(history, view.unit, run.steps_per_epoch, estimates)
         ends.append(right_edge(view.unit, None, run.steps_per_epoch, x, tests["x"]))
         if (best := history.best()) is not None:
-            bests.append((float(history.test_accuracy[best]), -number))
-        # A name is anybody's text: in a template of its own, "%{y}" in it would be filled in.
-        common = {"name": run.label, "meta": run.label, "legendgroup": str(number)}
+            bests.append((float(history.test_accuracy[best]), run.label))
+        # A name is anybody's text: Plotly fills in a "%{y}" that stands in a template, and in the
+        # name of a trace with `meta`; in the name of one without, which a hover shows, it stays.
+        common = {"name": run.label, "legendgroup": str(number)}
         place = _UNITS[view.unit].place
         data.append(
             {
@@ -392,8 +395,7 @@ def comparison_figure(runs: Sequence[Compared], view: View | None = None) -> Fig
                 **common,
                 "line": {"color": color, "width": 2, "dash": dash},
                 "marker": {**tests["marker"], "color": color},
-                "hovertemplate": "%{meta}<br>test accuracy %{y:.1%} %{text}, "
-                f"{place}<extra></extra>",
+                "hovertemplate": f"test accuracy %{{y:.1%}} %{{text}}, {place}",
             }
         )
         loss = {
@@ -401,25 +403,38 @@ def comparison_figure(runs: Sequence[Compared], view: View | None = None) -> Fig
             "showlegend": False,
             "yaxis": "y2",
             "line": {"color": color, "width": 1.5, "dash": dash},
-            "hovertemplate": f"%{{meta}}<br>training loss %{{y:.3f}}, {place}<extra></extra>",
+            "hovertemplate": f"training loss %{{y:.3f}}, {place}",
         }
         data += curve(x, history.train_loss, view, limit, loss)
-    for number, run in enumerate(runs):
-        color = theme.RUNS[number % len(theme.RUNS)]
-        told = bool(bests) and -max(bests)[1] == number
-        rings += _best_mark(
-            run.history, view.unit, run.steps_per_epoch, max(ends), color, told=told
-        )
-        if rings and run.history.best() is not None:
-            rings[-1]["legendgroup"] = str(number)
-    layout = _layout(max(ends), view)
+        ring = _best_mark(history, view.unit, run.steps_per_epoch, color)
+        rings += [mark | {"legendgroup": str(number)} for mark in ring]
+    layout = _layout(max(ends), view, *(run.history.train_loss for run in runs))
     layout["yaxis"]["title"] = {"text": "test accuracy"}
     layout["yaxis2"]["title"] = {"text": "training loss"}
     layout["hovermode"] = "closest"
+    layout["hoverlabel"] = {"namelength": -1}
+    if bests:
+        accuracy, label = max(bests, key=lambda found: found[0])
+        layout["annotations"] = [
+            {
+                "text": f"best {accuracy:.1%}: {_short(label)}",
+                "xref": "paper",
+                "x": 1,
+                "xanchor": "right",
+                "yref": "y",
+                "y": 0,
+                "yanchor": "bottom",
+                "showarrow": False,
+            }
+        ]
     layout["uirevision"] = " ".join(run.label for run in runs)
     layout["xaxis"]["uirevision"] += f" {layout['uirevision']}"
     layout["yaxis2"]["uirevision"] += f" {layout['uirevision']}"
     return {"data": data + rings, "layout": layout}
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= LONGEST_NAME else f"{label[: LONGEST_NAME - 1]}…"
 
 
 def smoothed(column: Floats, weight: float) -> Floats:
@@ -508,8 +523,17 @@ def _how(examples: float, whole: bool) -> str:
     return f"(all {images})" if whole else f"(estimate on {images})"
 
 
-def _layout(end: float, view: View) -> dict[str, Any]:
+def log_axis(*columns: Floats) -> dict[str, Any]:
+    """Plotly's settings for a logarithmic axis: whole numbers at 1, 2 and 5, or decades if many."""
+    positive = [column[column > 0] for column in columns]
+    ends = [(part.min(), part.max()) for part in positive if len(part)]
+    few = not ends or max(high for _, high in ends) < 1e3 * min(low for low, _ in ends)
+    return {"type": "log", "tickformat": "~g"} | ({"dtick": "D2"} if few else {"nticks": 5})
+
+
+def _layout(end: float, view: View, *losses: Floats) -> dict[str, Any]:
     """Accuracy above, loss below, up to `end`."""
+    loss = log_axis(*losses) if view.log_loss else {"type": "linear", "nticks": 5}
     return {
         "xaxis": view.axis() | {"anchor": "y2", "range": [0, (end or 1) * 1.01]},
         "yaxis": {
@@ -522,10 +546,9 @@ def _layout(end: float, view: View) -> dict[str, Any]:
         "yaxis2": {
             "title": {"text": "loss"},
             "domain": [0, 0.38],
-            "type": "log" if view.log_loss else "linear",
             "rangemode": "tozero",
-            "nticks": 5,
-            "uirevision": "log" if view.log_loss else "linear",
+            "uirevision": loss["type"],
+            **loss,
         },
         "margin": {"l": 60, "r": 12, "t": 36, "b": 44},
     }

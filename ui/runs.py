@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 TICK_SECONDS = 3.0
 MAX_RUNS = 500  # the newest that are listed
 VISIBLE_ROWS = 10
+COMPARISON_HEIGHT, LEGEND_HEIGHT = 430, 14  # pixels, of the chart and for each run in its legend
 
 _TICKED = "tr:ticked"
 
@@ -179,4 +180,6 @@ def _comparison(ticked: list[Run]) -> None:
             continue
         compared.append(Compared(training.title(run), history, training.steps_per_epoch(run)))
     view = curve_panel.choose_view("tr:compare")
-    plot(comparison_figure(compared, view), key="comparison of runs", height=460)
+    # The legend above takes its lines from the chart.
+    height = COMPARISON_HEIGHT + LEGEND_HEIGHT * len(compared)
+    plot(comparison_figure(compared, view), key="comparison of runs", height=height)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ui import theme
-from ui.curves import MAX_POINTS, Figure, Floats, History, View, curve, places, right_edge
+from ui.curves import MAX_POINTS, Figure, Floats, History, View, curve, log_axis, places, right_edge
 
 MAX_COLUMNS = 250  # of the map
 
@@ -68,6 +68,7 @@ def vitals_figure(
         data.append(line)
         behind += faint
     data += behind
+    norms = log_axis(history.gradient_norm, history.update_norm)
     edges, dead = _columns(at, history.dead)
     if dead.size:
         widths = np.array([channels.get(layer, 0) for layer in history.dead_layers], dtype=float)
@@ -102,21 +103,21 @@ def vitals_figure(
                 },
             }
         )
-    return {"data": data, "layout": _layout(last, view, history.dead_layers)}
+    return {"data": data, "layout": _layout(last, view, history.dead_layers, norms)}
 
 
 _MAP, _RATE, _NORMS = (0, 0.42), (0.5, 0.63), (0.69, 1)  # where the panels are, from the bottom
 
 
-def _layout(end: float, view: View, layers: tuple[str, ...]) -> dict[str, Any]:
+def _layout(
+    end: float, view: View, layers: tuple[str, ...], norms: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "xaxis": view.axis() | {"anchor": "y3", "range": [0, (end or 1) * 1.01]},
         "yaxis": {
             "title": {"text": "norm"},
             "domain": list(_NORMS),
-            "type": "log",
-            "exponentformat": "power",
-            "nticks": 5,
+            **norms,
         },
         "yaxis2": {
             "title": {"text": "rate"},
@@ -137,7 +138,7 @@ def _layout(end: float, view: View, layers: tuple[str, ...]) -> dict[str, Any]:
         },
         "annotations": [
             {
-                "text": "Dead channels, share of a layer's",
+                "text": "Dead channels: share of each layer",
                 "xref": "paper",
                 "x": 0,
                 "xanchor": "left",

@@ -275,17 +275,16 @@ def test_a_name_is_not_taken_for_a_template(history):
     data = comparison_figure([Compared("#1 %{y}", history, 4)])["data"]
     for trace in data:
         assert "#1" not in trace.get("hovertemplate", "")
-    assert [trace.get("meta") for trace in data] == ["#1 %{y}", "#1 %{y}", None]
-    assert data[0]["hovertemplate"].startswith("%{meta}<br>test accuracy %{y:.1%}")
+        assert "meta" not in trace  # with it, names would be templates
+    assert [trace["name"] for trace in data] == ["#1 %{y}", "#1 %{y}", "Best"]
 
 
-def test_only_the_best_of_all_runs_tells_its_value(history):
+def test_the_best_of_all_runs_is_named_with_its_value(history):
     worse = History().extended(ROWS[:3])
-    rings = comparison_figure([Compared("#1", worse, 4), Compared("#2", history, 4)])["data"][4:]
-    assert [(ring["mode"], ring["y"]) for ring in rings] == [
-        ("markers", [0.5]),
-        ("markers+text", [0.7]),
-    ]
+    figure = comparison_figure([Compared("#1", worse, 4), Compared("#2" + 40 * "x", history, 4)])
+    assert [ring["y"] for ring in figure["data"][4:]] == [[0.5], [0.7]]
+    (text,) = figure["layout"]["annotations"]
+    assert text["text"] == "best 70.0%: #2" + 29 * "x" + "…"
 
 
 # --- how they are looked at -------------------------------------------------------------------
