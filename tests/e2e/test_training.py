@@ -158,6 +158,10 @@ def test_the_live_chart_is_never_blank_and_keeps_its_zoom(server: Dashboard, pag
     assert page.evaluate(axes) == zoomed
     watched = page.evaluate("() => window.watched")
     assert (watched["blank"], watched["moved"]) == (0, 0)
+    # Another unit is another view: what was zoomed in epochs means nothing in steps.
+    page.locator(".st-key-tr-live").get_by_text("Steps", exact=True).click()
+    page.wait_for_function(f"() => {layout}.xaxis.title.text === 'step'", timeout=PATIENCE)
+    assert page.evaluate(axes)[0][0] == 0
     stop(page)
 
 
