@@ -66,9 +66,9 @@ def draw(run: Run, history: History, steps_per_epoch: float) -> None:
         return
     view = choose_view("tr:view", loss=False)
     st.caption(
-        "Healthy: both norms stay level or fall slowly with the learning rate, and the map stays "
-        "nearly clear. A row that turns red is a layer whose channels are zero for every test "
-        "image: they get no gradient and learn nothing more."
+        "Healthy: the gradient's norm stays level or falls slowly, the update's follows the "
+        "learning rate, and the map stays nearly clear. A row that turns red is a layer whose "
+        "channels are zero for every test image: they get no gradient and learn nothing more."
     )
     figure = vitals_figure(
         history,

@@ -524,11 +524,13 @@ def _how(examples: float, whole: bool) -> str:
 
 
 def log_axis(*columns: Floats) -> dict[str, Any]:
-    """Plotly's settings for a logarithmic axis: whole numbers at 1, 2 and 5, or decades if many."""
+    """Plotly's settings for a logarithmic axis: labels at 1 to 9, at 1, 2 and 5, or at decades."""
     positive = [column[column > 0] for column in columns]
     ends = [(part.min(), part.max()) for part in positive if len(part)]
-    few = not ends or max(high for _, high in ends) < 1e3 * min(low for low, _ in ends)
-    return {"type": "log", "tickformat": "~g"} | ({"dtick": "D2"} if few else {"nticks": 5})
+    ratio = max(high for _, high in ends) / min(low for low, _ in ends) if ends else 1
+    if ratio > 1000:
+        return {"type": "log", "tickformat": "~g", "nticks": 5}
+    return {"type": "log", "tickformat": "~g", "dtick": "D1" if ratio < 5 else "D2"}
 
 
 def _layout(end: float, view: View, *losses: Floats) -> dict[str, Any]:
