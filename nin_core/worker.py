@@ -297,7 +297,9 @@ class Reporter:
             measures = snapshot is not None and self.ending == "stopped"
             self._finish(self.ending, snapshot, phase=PHASE_MEASURING if measures else None)
             if snapshot is None:
-                self._leave(f"Run #{self._run_id} is {self.ending} before its first step.", 0)
+                begun = self._training is not None and self._training.step
+                how = "in a step that did not end" if begun else "before its first step"
+                self._leave(f"Run #{self._run_id} is {self.ending} {how}.", 0)
             if self.ending == INTERRUPTED:
                 self._leave(WHY_ORPHANED, 0)
         elif moment - self._flushed_at >= FLUSH_SECONDS:
