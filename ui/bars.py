@@ -19,7 +19,8 @@ _GHOST = "rgba(125, 133, 144, .5)"
 # A line's bars are the background of one element: fewer than half the elements to bring up to date.
 STYLE = f"""
 .nin-bars {{ display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; font-size: .875rem;
-  font-variant-numeric: tabular-nums; line-height: 1.25; }}
+  font-variant-numeric: tabular-nums; line-height: 1.25;
+  content-visibility: auto; contain-intrinsic-size: auto 30rem; }}
 .nin-bars > p {{ flex: 100%; display: flex; flex-wrap: wrap; gap: .2rem 1.25rem; margin: 0;
   font-size: inherit; }}
 .nin-bars > p i {{ width: .75rem; height: .75rem; margin-right: .4rem; border-radius: 2px;
