@@ -187,7 +187,8 @@ def test_a_double_click_starts_one_run(start_server: StartServer, page: Page) ->
     choose(page, "Data set", "Shapes (generated)")
     button(page, "Start").dblclick()
     sees(page, re.compile(r"^#1 "))
-    state(page, "finished")
+    points(page, 2)
+    stop(page)
     assert len(RunStore(server.store_url).list_runs()) == 1
 
 
