@@ -6,7 +6,7 @@ from ui import architecture_page as parts
 from ui import frame, views
 
 config = frame.begin()
-st.title("Architecture")
+st.title("Architecture", anchor=False)
 subject = parts.subject(config)
 parts.totals(subject)
 views.choose(parts.VIEWS, "architecture:view")(subject)

@@ -15,7 +15,7 @@ from ui.laboratory import Subject, selection
 def show(subject: Subject) -> None:
     """Draw the section."""
     config, network = subject.config, subject.network
-    st.subheader("The network, to scale")
+    st.subheader("The network, to scale", anchor=False)
     chosen = selection.selected(network)
     svg(
         diagram.drawings(config),
@@ -32,7 +32,7 @@ def show(subject: Subject) -> None:
 
 def receptive_fields(network: NetworkSummary, chosen: LayerSummary | None) -> None:
     """One cell of a map and the pixels that it sees, on a picture."""
-    st.subheader("What one value sees")
+    st.subheader("What one value sees", anchor=False)
     st.caption(
         "Point at a cell of the map, tap it or use the arrow keys: the bright part of the picture "
         "is all that can change this cell's values; hatched is what of its receptive field is "

@@ -26,7 +26,7 @@ def layers(network: NetworkSummary) -> Granularity:
     A block is chosen by its first layer, and a layer's block is marked: one choice serves both
     kinds of rows, and the diagram.
     """
-    st.subheader("Layer by layer")
+    st.subheader("Layer by layer", anchor=False)
     with st.container(horizontal=True, vertical_alignment="center"):
         granularity, rows = _rows(network)
         shown = _columns()
@@ -140,7 +140,7 @@ def _downloads(
 
 def whereabouts(network: NetworkSummary, other: NetworkSummary, granularity: Granularity) -> None:
     """Where parameters and MACs sit, over the other network's."""
-    st.subheader("Where parameters and MACs sit")
+    st.subheader("Where parameters and MACs sit", anchor=False)
     unit = st.segmented_control(
         "Unit",
         ["share", "count"],
