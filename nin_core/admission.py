@@ -41,8 +41,6 @@ WORKSPACE = 265_000_000  # bytes that every run comes to occupy
 WEIGHT_COPIES = 4
 # Of what a test batch and a unit-variance start have alive beyond a step.
 TEST_SHARE, START_SHARE = 0.5, 0.4
-START_IMAGES = 256
-EVALUATION_SECONDS, MOST_EVALUATED = 0.2, 250  # of a test batch, as `training.evaluate` has it
 
 
 def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
@@ -57,9 +55,8 @@ def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
         optimizer = "adamw"
     step = step_peak(summarize(network, train.batch_size), optimizer)
     one = summarize(network)
-    seconds = estimate.seconds_per_image(network) * estimate.FORWARD_SHARE
-    tested = max(1, min(MOST_EVALUATED, int(EVALUATION_SECONDS / seconds)))
-    started = START_IMAGES if train.initialization == "unit-variance" else 0
+    tested = estimate.test_batch(network)
+    started = estimate.start_images(network) if train.initialization == "unit-variance" else 0
     working = RETAINED * step.bytes + WEIGHT_COPIES * one.parameter_bytes + WORKSPACE
     for share, images in ((TEST_SHARE, tested), (START_SHARE, started)):
         working += share * max(0, images * one.largest_pair_bytes - step.bytes)

@@ -32,6 +32,17 @@ def seconds_per_image(network: NiNConfig) -> float:
     return values * SECONDS_PER_VALUE + summary.total_macs * SECONDS_PER_MAC
 
 
+def test_batch(network: NiNConfig) -> int:
+    """Images that a fifth of a second suffices for, so that a stop is never far; at most 250."""
+    return max(1, min(250, int(0.2 / (seconds_per_image(network) * FORWARD_SHARE))))
+
+
+def start_images(network: NiNConfig) -> int:
+    """Images for the initialisation: 256, fewer where one layer's outputs would exceed 256 MB."""
+    largest = max(layer.activation_bytes for layer in summarize(network).layers)
+    return max(2, min(256, 256_000_000 // largest))
+
+
 def event_interval(network: NiNConfig, batch_size: int) -> int:
     """Steps from one `StepEvent` to the next, at least 1.
 
@@ -68,15 +79,6 @@ def predict_seconds(
     images = config.total_epochs * (train + FORWARD_SHARE * test_size)
     steps = config.total_epochs * steps_per_epoch(config, train_size)
     return (images * seconds_per_image(network) + steps * SECONDS_PER_STEP) / speed
-
-
-def predict_bytes(network: NiNConfig, config: TrainConfig) -> int:
-    """Bytes a training step holds: weights, gradients, optimizer, activations. Not torch itself.
-
-    PyTorch with CUDA support takes about another 500 MB by being imported.
-    """
-    slots = 2 if config.optimizer == "adamw" else int(config.momentum > 0)
-    return summarize(network, config.batch_size).training_bytes(slots)
 
 
 def measured_speed(runs: Iterable[tuple[NiNConfig, float]]) -> float | None:

@@ -28,10 +28,10 @@ Choices made here:
   one cycle of the rate with a linear fall to zero (so that even a single epoch ends converged),
   standardised pixels, no dropout (networks this small underfit in an epoch, and dropout only slows
   them).
-* `best` is for the highest accuracy within ten minutes on two cores, and made for the preset
-  `nin-28-best`: twelve epochs in one cycle, at a high rate that batch norm allows, of images that
-  are mirrored, with a weight decay that spares biases and batch norm. A
-  network without batch norm gets the optimizer and rate of `fast`, which keep its class maps alive.
+* `best` is for accuracy, and made for the preset `nin-28-best` (`benchmarks/best_recipe.py` says
+  how much, in what time): several epochs in one cycle, at a high rate that batch norm allows, of
+  images that are mirrored, with a weight decay that spares biases and batch norm. A network without
+  batch norm gets the optimizer and rate of `fast`, which keep its class maps alive.
 * No torch here: pages show and validate recipes before torch is loaded.
 """
 
@@ -388,8 +388,8 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             "best",
             "Best",
-            "Twelve epochs of images that are mirrored at random, at a high rate where there is "
-            "batch norm; training accuracy is then that of the mirrored images.",
+            f"{BEST_EPOCHS} epochs of images that are mirrored at random, at a high rate where "
+            "there is batch norm; training accuracy is then that of the mirrored images.",
         ),
         Recipe(
             "tutorial",

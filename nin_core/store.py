@@ -168,11 +168,10 @@ class Run:
     """One run as the pages show it: what it is, how it stands, its latest figures.
 
     `network` and `train` are None when this version cannot read them; `problem` then says so.
-    `fan` is common to the runs of one seed fan. `tuning` is JSON that says how steps are computed
-    on its machine. `predicted_bytes` is what training was expected to take beside the process
-    itself, `base_bytes` what that took before it and `peak_bytes` the most it took altogether.
-    Times are UTC. `phase` says in a few words what the worker does at the moment. A worker may
-    still be present after the state is final: it measures the test set then.
+    `fan` is common to the runs of one seed fan. `predicted_bytes` is what training was expected to
+    take beside the process itself, `base_bytes` what that took before it and `peak_bytes` the most
+    it took altogether. Times are UTC. `phase` says in a few words what the worker does at the
+    moment. A worker may still be present after the state is final: it measures the test set then.
     """
 
     id: int
@@ -208,7 +207,6 @@ class Run:
     test_accuracy: float | None
     test_examples: int | None
     fan: str | None
-    tuning: str | None
     predicted_bytes: int | None
     base_bytes: int | None
     peak_bytes: int | None
@@ -831,7 +829,6 @@ class RunStore:
         device: str | None = None,
         total_steps: int | None = None,
         diagnosis: str | None = None,
-        tuning: str | None = None,
         predicted_bytes: int | None = None,
         base_bytes: int | None = None,
         peak_bytes: int | None = None,
@@ -843,7 +840,6 @@ class RunStore:
             device=device,
             total_steps=total_steps,
             diagnosis=diagnosis,
-            tuning=tuning,
             predicted_bytes=predicted_bytes,
             base_bytes=base_bytes,
             peak_bytes=peak_bytes,

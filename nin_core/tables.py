@@ -76,8 +76,6 @@ runs = sa.Table(
     sa.Column("desired_rate", sa.Float),
     # Runs of one seed fan have this in common.
     sa.Column("fan", sa.String(40), index=True),
-    # How the steps are computed on this machine, as JSON, e.g. {"layout": "channels_last"}.
-    sa.Column("tuning", sa.Text),
     # What a step was predicted to take beside the process itself, and what the process took.
     sa.Column("predicted_bytes", sa.BigInteger),
     sa.Column("base_bytes", sa.BigInteger),

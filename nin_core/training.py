@@ -35,15 +35,15 @@ from .config import NiNConfig
 from .data import Dataset, prepare
 from .estimate import (
     EVENT_SECONDS,
-    FORWARD_SHARE,
     event_interval,
     seconds_per_image,
+    start_images,
     steps_per_epoch,
+    test_batch,
 )
 from .initialization import initialize_unit_variance, initialize_xavier
 from .model import build_nin, memory_layout
 from .recipes import TrainConfig
-from .summary import summarize
 from .trouble import DIVERGED
 from .vitals import Norms, watched
 
@@ -237,7 +237,7 @@ def evaluate(
         should_stop: asked before each batch; once true, the figures are those of the images so far.
     """
     if batch_size is None:
-        batch_size = _test_batch(network)
+        batch_size = test_batch(network)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     outputs = []
@@ -568,7 +568,7 @@ class Training:
         if self._config.initialization == "xavier":
             initialize_xavier(self._model)
         else:
-            inputs = self._prepared(self._images[self._chosen[: _probe_images(self._network)]])
+            inputs = self._prepared(self._images[self._chosen[: start_images(self._network)]])
             initialize_unit_variance(self._model, inputs, final_relu=self._network.final_relu)
 
     def _restore(self, state: TrainingState) -> None:
@@ -833,17 +833,6 @@ def _inputs(
         device=device,
         channels_last=memory_layout(network) is torch.channels_last,
     )
-
-
-def _test_batch(network: NiNConfig) -> int:
-    """Images that a fifth of a second suffices for, so that a stop is never far; at most 250."""
-    return max(1, min(250, int(0.2 / (seconds_per_image(network) * FORWARD_SHARE))))
-
-
-def _probe_images(network: NiNConfig) -> int:
-    """Images for the initialisation: 256, fewer where one layer's outputs would exceed 256 MB."""
-    largest = max(layer.activation_bytes for layer in summarize(network).layers)
-    return max(2, min(256, 256_000_000 // largest))
 
 
 def _check(dataset: Dataset, config: TrainConfig, network: NiNConfig) -> None:

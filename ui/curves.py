@@ -246,32 +246,8 @@ def training_figure(
     layout = _layout(last, view, history.train_loss)
     layout["hovermode"] = "x unified"
     layout["hoversubplots"] = "axis"
-    guessing = math.log(num_classes)
-    layout["shapes"] = [
-        {
-            "type": "line",
-            "xref": "paper",
-            "x0": 0,
-            "x1": 1,
-            "yref": "y2",
-            "y0": guessing,
-            "y1": guessing,
-            "line": {"dash": "dot"},
-        }
-    ]
-    layout["annotations"] = [
-        {
-            "text": f"guessing: ln {num_classes} = {guessing:.3f}",
-            "xref": "paper",
-            "x": 1,
-            "xanchor": "right",
-            "yref": "y2",
-            # On a logarithmic axis Plotly takes a text's place as an exponent, but not a line's.
-            "y": math.log10(guessing) if view.log_loss else guessing,
-            "yanchor": "top",
-            "showarrow": False,
-        }
-    ]
+    line, text = guessing_mark(num_classes, "top", log=view.log_loss)
+    layout["shapes"], layout["annotations"] = [line], [text]
     for number, (step, rate) in enumerate(rate_changes):
         (at,) = places(
             view.unit,
@@ -283,6 +259,40 @@ def training_figure(
         layout["shapes"].append(line)
         layout["annotations"].append(text)
     return {"data": data, "layout": layout}
+
+
+def guessing_mark(
+    num_classes: int, anchor: Literal["top", "bottom"], *, log: bool = False
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A line through the loss's panel at ln(classes), the loss of guessing, and its text.
+
+    Args:
+        anchor: which edge of the text is at the line.
+        log: whether the loss's axis is logarithmic.
+    """
+    guessing = math.log(num_classes)
+    line = {
+        "type": "line",
+        "xref": "paper",
+        "x0": 0,
+        "x1": 1,
+        "yref": "y2",
+        "y0": guessing,
+        "y1": guessing,
+        "line": {"dash": "dot"},
+    }
+    text = {
+        "text": f"guessing: ln {num_classes} = {guessing:.3f}",
+        "xref": "paper",
+        "x": 1,
+        "xanchor": "right",
+        "yref": "y2",
+        # On a logarithmic axis Plotly takes a text's place as an exponent, but not a line's.
+        "y": math.log10(guessing) if log else guessing,
+        "yanchor": anchor,
+        "showarrow": False,
+    }
+    return line, text
 
 
 def curve(

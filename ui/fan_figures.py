@@ -10,7 +10,6 @@ Choices made here:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 
 from nin_core import fans
 from ui import theme
-from ui.curves import Figure, Floats, History, thinned
+from ui.curves import Figure, Floats, History, guessing_mark, thinned
 
 MAX_POINTS = 300  # of one line
 _BAND, _MEMBER = 0.2, 0.4  # opacities
@@ -48,33 +47,7 @@ def fan_figure(shown: Sequence[FanCurves]) -> Figure:
         losses = [(history.step, history.train_loss) for history in fan.histories]
         data += _traces(fan, color, tests, "y", "test accuracy", ".1%")
         data += _traces(fan, color, losses, "y2", "training loss", ".3f")
-    shapes, annotations = [], []
-    for classes in sorted({fan.num_classes for fan in shown}):
-        guessing = math.log(classes)
-        shapes.append(
-            {
-                "type": "line",
-                "xref": "paper",
-                "x0": 0,
-                "x1": 1,
-                "yref": "y2",
-                "y0": guessing,
-                "y1": guessing,
-                "line": {"dash": "dot"},
-            }
-        )
-        annotations.append(
-            {
-                "text": f"guessing: ln {classes} = {guessing:.3f}",
-                "xref": "paper",
-                "x": 1,
-                "xanchor": "right",
-                "yref": "y2",
-                "y": guessing,
-                "yanchor": "bottom",
-                "showarrow": False,
-            }
-        )
+    marks = [guessing_mark(classes, "bottom") for classes in sorted({f.num_classes for f in shown})]
     layout = {
         "xaxis": {
             "title": {"text": "epoch"},
@@ -94,8 +67,8 @@ def fan_figure(shown: Sequence[FanCurves]) -> Figure:
             "rangemode": "tozero",
             "nticks": 5,
         },
-        "shapes": shapes,
-        "annotations": annotations,
+        "shapes": [line for line, _ in marks],
+        "annotations": [text for _, text in marks],
         "hovermode": "closest",
         "hoverlabel": {"namelength": -1},
         "uirevision": " ".join(fan.label for fan in shown),
@@ -118,7 +91,8 @@ def _traces(
     steps = np.array([point.step for point in band]) / fan.steps_per_epoch
     lowest = [point.lowest for point in band]
     highest = [point.highest for point in band]
-    x, y = _joined((steps / fan.steps_per_epoch, values) for steps, values in map(_few, curves))
+    x, y = _joined(map(_few, curves))
+    x = x / fan.steps_per_epoch
     # The few tests of a short run are points; a line alone would hide a single one.
     mode = "lines+markers" if axis == "y" else "lines"
     return [

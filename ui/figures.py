@@ -29,7 +29,6 @@ _CATEGORIES = {
     "showgrid": False,
     "ticklabelstandoff": 6,
 }
-_BAR = 30  # pixels a category with two bars
 _FRAME = 76  # pixels for legend and axis
 _LEGEND = 24  # letters of another network's name
 
@@ -60,7 +59,6 @@ def change_figure(
         ]
         data.append(trace | {"width": 0.46})
     for trace in data:
-        del trace["offsetgroup"]
         # A layer of the other kind, or one that is not there, has no bar to hover over.
         trace["x"] = [value or None for value in trace["x"]]
     layout: dict[str, Any] = {
@@ -171,7 +169,6 @@ def _bar(
         "x": values,
         "customdata": [f"{count:,}" for count in counts],
         "hovertemplate": "%{y}, " + name + ": %{customdata}<extra></extra>",
-        "offsetgroup": "mine",
         "marker": {"color": color},
     }
 

@@ -25,12 +25,12 @@ from nin_core import (
     fit,
     summarize,
 )
+from nin_core.admission import predict_bytes
 from nin_core.checkpoints import pack, unpack
 from nin_core.data import Dataset, prepare
 from nin_core.estimate import (
     event_interval,
     measured_speed,
-    predict_bytes,
     predict_seconds,
     seconds_per_image,
     steps_per_epoch,
@@ -233,8 +233,11 @@ def test_predictions_grow_with_the_work():
     assert predict_seconds(SLIM, replace(fast, subset=600), **sizes) < seconds / 10
     assert predict_seconds(PRESETS["nin-224"], fast, **sizes) > 20 * seconds
     batch = summarize(SLIM, fast.batch_size)
-    assert predict_bytes(SLIM, fast) == batch.training_bytes(1)
-    assert predict_bytes(SLIM, replace(fast, momentum=0.0, nesterov=False)) < batch.training_bytes()
+    memory = predict_bytes(SLIM, fast, "fashion-mnist")
+    assert memory > batch.training_bytes(1)
+    plain = replace(fast, momentum=0.0, nesterov=False)
+    assert predict_bytes(SLIM, plain, "fashion-mnist") < memory
+    assert predict_bytes(SLIM, replace(fast, batch_size=128), "fashion-mnist") > memory
 
 
 def test_speed_is_measured_by_earlier_runs():

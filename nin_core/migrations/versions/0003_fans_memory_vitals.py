@@ -1,4 +1,4 @@
-"""Seed fans, how a run is computed, its memory, norms and dead channels; pins and snapshots."""
+"""Seed fans, a run's memory, norms and dead channels; pins and snapshots."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,6 @@ def upgrade() -> None:
     """Add columns, and the two tables that a store has had from their first use only."""
     op.add_column("runs", sa.Column("fan", sa.String(40)))
     op.create_index("ix_runs_fan", "runs", ["fan"])
-    op.add_column("runs", sa.Column("tuning", sa.Text))
     for name in ("predicted_bytes", "base_bytes", "peak_bytes"):
         op.add_column("runs", sa.Column(name, sa.BigInteger))
     op.add_column("metrics", sa.Column("gradient_norm", sa.Float))
