@@ -44,8 +44,10 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def points(page: Page) -> int:
-    """How many points the live page says it has sent."""
-    return int(page.get_by_text(re.compile(r"^points: \d+$")).inner_text().split()[1])
+    """How many points the live page says it has sent. While Streamlit lays a tick's elements
+    out anew, the text of the tick before may stand beside it for a moment."""
+    told = page.get_by_text(re.compile(r"^points: \d+$")).all_inner_texts()
+    return max((int(text.split()[1]) for text in told), default=0)
 
 
 def wait_for_points(page: Page, count: int) -> None:
