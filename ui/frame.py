@@ -31,8 +31,12 @@ _PAGES = (
     ("pages/feature_maps.py", "Feature maps", ":material/grid_view:"),
 )
 
+# Streamlit fades whatever a running script has not reached yet: at each step of a slider every
+# element on the page began to fade and was called back, a layer and an animation apiece, a sixth of
+# the step's time. That a script runs is said at the top right.
 _STYLE = """
 <style>
+.stElementContainer, .stExpander summary, .stExpander summary > * { opacity: 1 !important; }
 .nin-totals { width: 100%; border-collapse: collapse; font-size: 0.85rem; margin: 0 0 .4rem; }
 .nin-totals th { font-weight: 400; opacity: .7; text-align: right; padding: 0 0 .15rem; }
 .nin-totals td { padding: .15rem 0; border-top: 1px solid rgba(128, 128, 128, .25); }
