@@ -26,7 +26,7 @@ STYLE = f"""
 .nin-bars > p i {{ width: .75rem; height: .75rem; margin-right: .4rem; border-radius: 2px;
   display: inline-block; vertical-align: -.05rem; }}
 .nin-bars > div {{ flex: 1 1 320px; display: grid; align-items: center; gap: .3rem .6rem;
-  grid-template-columns: max-content minmax(60px, 1fr) max-content; }}
+  grid-template-columns: max-content minmax(60px, 1fr) repeat(2, max-content); }}
 .nin-bars h4 {{ grid-column: 1 / -1; font-size: .875rem; font-weight: 600; margin: 0; padding: 0; }}
 .nin-bars > div > div {{ display: contents; }}
 .nin-bars em {{ font-style: normal; }}
@@ -44,26 +44,24 @@ STYLE = f"""
 """
 
 
-def where(
-    network: NetworkSummary, other: NetworkSummary, granularity: Granularity, *, shares: bool
-) -> str:
+def where(network: NetworkSummary, other: NetworkSummary, granularity: Granularity) -> str:
     """Bars for the parameters and the MACs of a network's parts, over those of another one.
 
     One line a block or a weighted layer (a batch norm counts with its convolution), first at the
-    top, the exact counts in a tooltip.
+    top: a bar as long as its count, the count, its share of its own network; exact counts are in a
+    tooltip.
 
     `STYLE` must be on the page.
 
     Args:
         other: drawn below; the same network means that there is nothing to compare.
-        shares: percent of each network's own total, rather than counts.
     """
     beside = None if other.layers == network.layers else other
     marks = [("k", "k×k convolutions"), ("p", "1×1 convolutions")]
     if beside is not None:
         marks.append(("o", other.name))
     legend = "".join(f"<span><i class='{kind}'></i>{escape(words)}</span>" for kind, words in marks)
-    panels = "".join(_panel(network, beside, name, granularity, shares) for name in QUANTITIES)
+    panels = "".join(_panel(network, beside, name, granularity) for name in QUANTITIES)
     return f"<div class='nin-bars'><p>{legend}</p>{panels}</div>"
 
 
@@ -72,42 +70,41 @@ def _panel(
     other: NetworkSummary | None,
     quantity: Quantity,
     granularity: Granularity,
-    shares: bool,
 ) -> str:
     mine = parts(network, quantity, granularity)
     theirs = parts(other, quantity, granularity) if other is not None else {}
     whole = max(total(network, quantity), 1)
     other_whole = max(total(other, quantity), 1) if other is not None else 1
-    scale, other_scale = (whole, other_whole) if shares else (1, 1)
-    longest = max(
-        [sum(counts) / scale for counts in mine.values()]
-        + [sum(counts) / other_scale for counts in theirs.values()]
-    )
+    longest = max(map(sum, [*mine.values(), *theirs.values()])) or 1
 
-    def width(count: int, divisor: int) -> str:
-        return f"{100 * count / divisor / (longest or 1):.2f}%"
-
-    def figure(count: int, total_: int) -> str:
-        return numbers.share(count / total_) if shares else numbers.short(count)
+    def width(count: int) -> str:
+        return f"{100 * count / longest:.2f}%"
 
     def lines() -> Iterator[str]:
         for part in sorted(mine.keys() | theirs.keys()):
             windows, pixels = mine.get(part, (0, 0))
-            ends = f"--k:{width(windows, scale)};--p:{width(windows + pixels, scale)}"
-            value = figure(windows + pixels, whole) if part in mine else "–"
-            told = _told(part, windows + pixels, whole, quantity)
+            count = windows + pixels
+            ends = f"--k:{width(windows)};--p:{width(count)}"
+            counted, share = _figures(count, whole) if part in mine else ("–", "")
+            told = _told(part, count, whole, quantity)
             if other is not None:
                 count = sum(theirs.get(part, (0, 0)))
-                ends += f";--o:{width(count, other_scale)}"
-                value += f"<small>{figure(count, other_whole) if part in theirs else '–'}</small>"
+                ends += f";--o:{width(count)}"
+                below = _figures(count, other_whole) if part in theirs else ("–", "")
+                counted += f"<small>{below[0]}</small>"
+                share += f"<small>{below[1]}</small>"
                 told += f"; {other.name}: {_counted(count, other_whole)}"
             yield (
                 f"<div title='{escape(told)}'><em>{label(*part)}</em>"
-                f"<s{' class=two' * (other is not None)} style='{ends}'></s><b>{value}</b></div>"
+                f"<s{' class=two' * (other is not None)} style='{ends}'></s>"
+                f"<b>{counted}</b><b>{share}</b></div>"
             )
 
-    unit = f", share of all {LOWER[quantity]}" if shares else ""
-    return f"<div><h4>{QUANTITIES[quantity]}{unit}</h4>{''.join(lines())}</div>"
+    return f"<div><h4>{QUANTITIES[quantity]}</h4>{''.join(lines())}</div>"
+
+
+def _figures(count: int, whole: int) -> tuple[str, str]:
+    return numbers.short(count), numbers.share(count / whole)
 
 
 def _told(part: Part, count: int, whole: int, quantity: Quantity) -> str:

@@ -17,7 +17,7 @@ from nin_core.reference_nets import REFERENCE_NETS, reference_summary
 from tests.conftest import dashboard, head_figure
 from tests.core.test_diagram import ODD
 from tests.prerequisites import PROJECT
-from ui import bars, figures, link, notes
+from ui import bars, figures, link, notes, numbers
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -101,7 +101,7 @@ def test_blocks_single_layers_and_relu_rows() -> None:
     app = page(net="nin-224")
     rows = len(table(app)["name"])
     assert not any("relu" in name for name in table(app)["name"])
-    app.main.toggle(key="architecture:relu").set_value(True).run()
+    app.main.segmented_control(key="architecture:rows").set_value("relu").run()
     assert len(table(app)["name"]) == rows + 12
     app.main.segmented_control(key="architecture:rows").set_value("block").run()
     shown = table(app)
@@ -209,7 +209,7 @@ def lines(markup: str) -> list[list[tuple[str, list[float], str, str]]]:
                 unescape(told),
             )
             for told, name, ends, shown in re.findall(
-                r"<div title='([^']*)'><em>(.*?)</em><s.*? style='(.*?)'></s><b>(.*?)</b></div>",
+                r"<div title='([^']*)'><em>(.*?)</em><s.*? style='(.*?)'></s>(<b>.*?</b>)</div>",
                 panel,
             )
         ]
@@ -219,17 +219,14 @@ def lines(markup: str) -> list[list[tuple[str, list[float], str, str]]]:
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("granularity", ["layer", "block"])
-@pytest.mark.parametrize("shares", [True, False])
-def test_bars_are_to_scale_and_add_up(
-    network: NetworkSummary, granularity: Any, shares: bool
-) -> None:
+def test_bars_are_to_scale_and_add_up(network: NetworkSummary, granularity: Any) -> None:
     other = summarize(PRESETS["nin-cifar10"])
     beside = network.layers != other.layers
     wholes = (
         (network.total_parameters, other.total_parameters),
         (network.total_macs, other.total_macs),
     )
-    panels = lines(bars.where(network, other, granularity, shares=shares))
+    panels = lines(bars.where(network, other, granularity))
     assert len(panels) == 2
     for panel, (whole, other_whole) in zip(panels, wholes, strict=True):
         assert len({name for name, *_ in panel}) == len(panel)
@@ -241,17 +238,15 @@ def test_bars_are_to_scale_and_add_up(
         if beside:
             assert sum(count[1] for count in counts) == other_whole
         # Of windows and 1×1 together, then of the other network: as long as they should be.
-        longest = max(max(c[0] / whole, (c[-1] / other_whole) * beside) for c in counts)
-        if not shares:
-            longest = max(max(c[0], c[-1] * beside) for c in counts)
-        for (_, widths, _, _), count in zip(panel, counts, strict=True):
+        longest = max(max(c[0], c[-1] * beside) for c in counts)
+        for (_, widths, shown, _), count in zip(panel, counts, strict=True):
             assert len(widths) == 2 + beside
             assert widths[0] <= widths[1]
-            mine = count[0] / whole if shares else count[0]
-            assert widths[1] == pytest.approx(100 * mine / longest, abs=0.011)
+            assert widths[1] == pytest.approx(100 * count[0] / longest, abs=0.011)
+            assert count[0] == 0 or numbers.share(count[0] / whole) in shown
             if beside:
-                theirs = count[1] / other_whole if shares else count[1]
-                assert widths[2] == pytest.approx(100 * theirs / longest, abs=0.006)
+                assert widths[2] == pytest.approx(100 * count[1] / longest, abs=0.006)
+                assert count[1] == 0 or f"<small>{numbers.share(count[1] / other_whole)}" in shown
         assert max(widths[1] for _, widths, *_ in panel) <= 100.01
 
 

@@ -249,7 +249,7 @@ def test_the_row_that_holds_the_chosen_layer_is_marked() -> None:
     app = page(net="nin-224", layer="block2.relu_1")
     assert sent(app)["selected"] == "block2.conv1x1_1"
     assert "256·(256·1·1) + 256 = 65,792" in panel(app)
-    app.main.toggle(key="architecture:relu").set_value(True).run()
+    app.main.segmented_control(key="architecture:rows").set_value("relu").run()
     assert sent(app)["selected"] == "block2.relu_1"
     assert panel(app).startswith("block2.relu_1: ReLU")
     app.main.segmented_control(key="architecture:rows").set_value("block").run()

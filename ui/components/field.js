@@ -19,6 +19,9 @@ function newRoot(parent) {
   const host = document.createElement("div");
   host.className = "nin-field-host";
   host.innerHTML = `<div class="nin-field">
+    <p class="nin-field-use">Point at a cell of the map, tap it or use the arrow keys: the bright part
+      of the picture is all that can change this cell's values; hatched is what of its receptive field
+      is padding. The picture is an example, the place does not depend on it.</p>
     <div class="nin-field-controls">
       <label>Layer <select aria-label="Layer"></select></label>
       <label>Row <input type="number" name="row" aria-label="Row" min="0" step="1"></label>

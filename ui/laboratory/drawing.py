@@ -33,11 +33,6 @@ def show(subject: Subject) -> None:
 def receptive_fields(network: NetworkSummary, chosen: LayerSummary | None) -> None:
     """One cell of a map and the pixels that it sees, on a picture."""
     st.subheader("What one value sees", anchor=False)
-    st.caption(
-        "Point at a cell of the map, tap it or use the arrow keys: the bright part of the picture "
-        "is all that can change this cell's values; hatched is what of its receptive field is "
-        "padding. The picture is an example, the place does not depend on it."
-    )
     size = network.input_shape[1]
     sample = sample_image()
     side = len(sample.pixels)

@@ -12,6 +12,8 @@ from ui import arithmetic, bars, tables
 from ui.components import layer_table
 from ui.laboratory import Subject, drawing, selection
 
+_ROWS = {"block": "Blocks", "layer": "Layers", "relu": "Layers and ReLU"}
+
 
 def show(subject: Subject) -> None:
     """Draw the view."""
@@ -57,10 +59,10 @@ def layers(network: NetworkSummary) -> Granularity:
 
 
 def _rows(network: NetworkSummary) -> tuple[Granularity, tuple[tables.Row, ...]]:
-    granularity = st.segmented_control(
+    rows = st.segmented_control(
         "Rows",
-        ["block", "layer"],
-        format_func={"block": "Blocks", "layer": "Single layers"}.get,
+        list(_ROWS),
+        format_func=_ROWS.get,
         default="layer",
         required=True,
         key="architecture:rows",
@@ -68,10 +70,8 @@ def _rows(network: NetworkSummary) -> tuple[Granularity, tuple[tables.Row, ...]]
         label_visibility="collapsed",
         width="content",
     )
-    with_relu = granularity == "layer" and st.toggle(
-        "ReLU rows", key="architecture:relu", persist_state="session", width="content"
-    )
-    return granularity, tables.table_rows(network, granularity, with_relu=with_relu)
+    granularity: Granularity = "block" if rows == "block" else "layer"
+    return granularity, tables.table_rows(network, granularity, with_relu=rows == "relu")
 
 
 def _columns() -> tuple[tables.Column, ...]:
@@ -141,14 +141,4 @@ def _downloads(
 def whereabouts(network: NetworkSummary, other: NetworkSummary, granularity: Granularity) -> None:
     """Where parameters and MACs sit, over the other network's."""
     st.subheader("Where parameters and MACs sit", anchor=False)
-    unit = st.segmented_control(
-        "Unit",
-        ["share", "count"],
-        format_func={"share": "Share of the network", "count": "Count"}.get,
-        default="share",
-        required=True,
-        key="architecture:unit",
-        persist_state="session",
-        label_visibility="collapsed",
-    )
-    st.html(bars.where(network, other, granularity, shares=unit == "share"))
+    st.html(bars.where(network, other, granularity))
