@@ -21,7 +21,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -32,6 +32,7 @@ from .recipes import FAN_SEEDS, RECIPES
 from .summary import summarize
 
 if TYPE_CHECKING:
+    from .recipes import TrainConfig
     from .store import Run, RunStore
     from .training import EpochEvent, StepEvent
 
@@ -129,23 +130,34 @@ def _summary(options: argparse.Namespace) -> int:
 # --- train ------------------------------------------------------------------------------------
 
 
-def _train(options: argparse.Namespace) -> int:
+def _plan(options: argparse.Namespace) -> tuple[NiNConfig, TrainConfig, str]:
+    """The network, how it is trained and on what, from the flags.
+
+    Raises:
+        ConfigError: if they do not go together, or one is none.
+    """
     network = _network(options)
-    changes = _training_changes(options)
-    if options.recipe not in RECIPES:
-        raise ConfigError(f"there is no recipe {options.recipe!r}; there are {', '.join(RECIPES)}.")
+    choice(options.recipe, "--recipe", tuple(RECIPES), field="recipe")
     dataset = options.dataset or ("fashion-mnist" if network.in_channels == 1 else "cifar10")
 
-    from .admission import require
-    from .jobs import advance, check_dataset, this_worker
-    from .store import RunStore, StoreError
-    from .worker import leave_run, work_on
+    from .jobs import check_dataset
 
     check_dataset(network, dataset)
     info = DATASETS[dataset]
     config = RECIPES[options.recipe].configure(
-        network, train_size=info.train_size, mirrors=info.mirrors, **changes
+        network, train_size=info.train_size, mirrors=info.mirrors, **_training_changes(options)
     )
+    return network, config, dataset
+
+
+def _train(options: argparse.Namespace) -> int:
+    network, config, dataset = _plan(options)
+
+    from .admission import require
+    from .jobs import advance, this_worker
+    from .store import RunStore, StoreError
+    from .worker import leave_run, work_on
+
     require(network, config, dataset)
     printer = _Printer(options.json)
     try:
@@ -171,20 +183,12 @@ def _train(options: argparse.Namespace) -> int:
 
 def _fan(options: argparse.Namespace) -> int:
     """Train from several seeds, and say how many stall."""
-    network = _network(options)
-    changes = _training_changes(options)
-    choice(options.recipe, "--recipe", tuple(RECIPES), field="recipe")
-    dataset = options.dataset or ("fashion-mnist" if network.in_channels == 1 else "cifar10")
+    network, config, dataset = _plan(options)
 
     from . import fans, jobs
     from .run_export import describe
     from .store import RunStore, StoreError
 
-    jobs.check_dataset(network, dataset)
-    info = DATASETS[dataset]
-    config = RECIPES[options.recipe].configure(
-        network, train_size=info.train_size, mirrors=info.mirrors, **changes
-    )
     fan = None
     try:
         store = RunStore()
@@ -215,6 +219,23 @@ def _fan(options: argparse.Namespace) -> int:
         raise
     if not options.json:
         print(f"{len(stalls)} of {options.seeds} stalled.")
+    return 0
+
+
+def _probe(options: argparse.Namespace) -> int:
+    """Time the ways to compute a training step here, and have runs of this size use the fastest."""
+    network, config, dataset = _plan(options)
+
+    from . import tuning
+
+    found = tuning.probe(network, config, DATASETS[dataset])
+    assert found is not None  # nothing stops it but Ctrl-C
+    if options.json:
+        _print_json(asdict(found))
+        return 0
+    rows = [[trial.settings.words(), f"{trial.images_per_second:,.0f}"] for trial in found.trials]
+    _print_table(["settings", "images/s"], rows, right=[1])
+    print(f"Runs of networks of this size get: {found.chosen.words()}.")
     return 0
 
 
@@ -568,7 +589,7 @@ def _parser() -> argparse.ArgumentParser:
         title="commands",
         dest="command",
         required=True,
-        metavar="summary|train|fan|export|runs|data",
+        metavar="summary|train|fan|probe|export|runs|data",
     )
 
     def add(name: str, action: Any, text: str) -> argparse.ArgumentParser:
@@ -625,6 +646,13 @@ def _parser() -> argparse.ArgumentParser:
     fan.add_argument("--batch-size", type=int)
     fan.add_argument("--learning-rate", type=float)
     fan.add_argument("--subset", type=int, help="number of training images to use")
+
+    probe = add("probe", _probe, "find out how this computer trains a network fastest")
+    add_network(probe)
+    add_json(probe)
+    probe.add_argument("--recipe", default="fast", help=f"{' or '.join(RECIPES)} (fast)")
+    probe.add_argument("--dataset", help=", ".join(DATASETS))
+    probe.add_argument("--batch-size", type=int)
 
     export = add("export", _export, "the network as PyTorch code, its test, JSON or ONNX")
     add_network(export)

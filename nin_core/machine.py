@@ -215,8 +215,13 @@ def _best(action: Callable[[], object]) -> float:
     return min(seconds)
 
 
+def identity() -> str:
+    """What a measurement holds for: processor, cores and PyTorch."""
+    return f"{cpu_name()} · {available_cores()} cores · torch {torch_version()}"
+
+
 def _key(threads: int) -> str:
-    return f"{cpu_name()} · {available_cores()} cores · torch {torch_version()} · {threads}"
+    return f"{identity()} · {threads}"
 
 
 def _read(path: Path) -> dict[str, Machine]:

@@ -36,18 +36,24 @@ def build_nin(config: NiNConfig) -> nn.Sequential:
 
 
 def memory_layout(config: NiNConfig) -> torch.memory_format:
-    """The layout in which a network is trained: channels_last, 1.4 to 2.6 times as fast, if it can.
+    """The usual layout to train in: channels_last, 1.4 to 2.6 times as fast, if the network can."""
+    return torch.channels_last if can_use_channels_last(config) else torch.contiguous_format
+
+
+def can_use_channels_last(config: NiNConfig) -> bool:
+    """Whether the network may be trained in the layout channels_last.
 
     On processors with AVX2 and no more, oneDNN's gradient of a 1×1 convolution with a stride writes
     past its memory in this layout when the input has fewer channels than one of its blocks (oneDNN
     issue 6035, in PyTorch 2.14): the process dies, or the gradient is wrong.
     """
-    for layer in config.plan():
-        if layer.kind not in ("conv", "conv1x1") or layer.kernel_size > 1 or layer.stride == 1:
-            continue
-        if layer.in_channels < ONEDNN_BLOCK:
-            return torch.contiguous_format
-    return torch.channels_last
+    return not any(
+        layer.kind in ("conv", "conv1x1")
+        and layer.kernel_size == 1
+        and layer.stride > 1
+        and layer.in_channels < ONEDNN_BLOCK
+        for layer in config.plan()
+    )
 
 
 def build_layers(layers: Iterable[Layer]) -> nn.Sequential:

@@ -39,6 +39,7 @@ from .snapshots import forget_after
 
 if TYPE_CHECKING:
     from .recipes import TrainConfig
+    from .tuning import Settings
 
 PROJECT = Path(__file__).resolve().parent.parent
 MAX_LOG = 64_000  # characters; the end of a log says why a run failed
@@ -170,8 +171,9 @@ class Run:
     `network` and `train` are None when this version cannot read them; `problem` then says so.
     `fan` is common to the runs of one seed fan. `predicted_bytes` is what training was expected to
     take beside the process itself, `base_bytes` what that took before it and `peak_bytes` the most
-    it took altogether. Times are UTC. `phase` says in a few words what the worker does at the
-    moment. A worker may still be present after the state is final: it measures the test set then.
+    it took altogether. `settings` are those its steps are computed with. Times are UTC. `phase`
+    says in a few words what the worker does at the moment. A worker may still be present after the
+    state is final: it measures the test set then.
     """
 
     id: int
@@ -210,6 +212,7 @@ class Run:
     predicted_bytes: int | None
     base_bytes: int | None
     peak_bytes: int | None
+    settings: Settings | None
     has_checkpoint: bool
     has_evaluation: bool
     network: NiNConfig | None
@@ -832,6 +835,7 @@ class RunStore:
         predicted_bytes: int | None = None,
         base_bytes: int | None = None,
         peak_bytes: int | None = None,
+        settings: str | None = None,
     ) -> None:
         """Write down facts about a run; what is None stays as it is."""
         values = _given(
@@ -843,6 +847,7 @@ class RunStore:
             predicted_bytes=predicted_bytes,
             base_bytes=base_bytes,
             peak_bytes=peak_bytes,
+            settings=settings,
         )
         owned = [] if attempt is None else [tables.runs.c.attempt == attempt]
         with self._write() as connection:
@@ -1038,6 +1043,16 @@ def _train_of(text: str) -> TrainConfig:
     return TrainConfig.from_dict(json.loads(text))
 
 
+def _settings_of(text: str | None) -> Settings | None:
+    """The settings that were written down; None if there are none, or another version's."""
+    from .tuning import Settings
+
+    try:
+        return None if text is None else Settings.from_json(text)
+    except ValueError:
+        return None
+
+
 def _run(row: sa.Row[Any]) -> Run:
     values = dict(row._mapping)
     problem = None
@@ -1049,6 +1064,7 @@ def _run(row: sa.Row[Any]) -> Run:
             what = "network" if name == "network" else "training settings"
             problem = f"This version cannot read the run's {what}: {why}"
             values[name] = None
+    values["settings"] = _settings_of(values["settings"])
     values["has_checkpoint"] = bool(values["has_checkpoint"])
     values["has_evaluation"] = bool(values["has_evaluation"])
     return Run(**values, problem=problem)

@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-SCHEMA = "0003"  # the newest of `migrations`, which has a step for every change of the tables below
+SCHEMA = "0004"  # the newest of `migrations`, which has a step for every change of the tables below
 
 MAX_NAME = 100  # characters of a run's name
 MAX_PIN_NAME = 60
@@ -80,6 +80,7 @@ runs = sa.Table(
     sa.Column("predicted_bytes", sa.BigInteger),
     sa.Column("base_bytes", sa.BigInteger),
     sa.Column("peak_bytes", sa.BigInteger),
+    sa.Column("settings", sa.Text),  # JSON of `tuning.Settings`
     sqlite_autoincrement=True,
 )
 metrics = sa.Table(

@@ -7,8 +7,8 @@ Choices made here:
   loss and accuracy add up on the device and are read only when an event is due.
 * Events come after a fixed number of steps, never by the clock, so that a run repeats exactly: the
   same seed, threads and machine give the same events, but for seconds and images per second.
-* float32. On the machine this was measured on, which has AVX-512 bf16 but no AMX, a bf16 step of
-  nin-slim-128 took 1.2 to 1.4 times as long in three probes of four, so autocast is not used.
+* float32 in channels_last, unless `tuning` has found something faster on this computer. Test
+  figures are always of float32.
 * Test figures are measured in eval mode (dropout off, batch norm by its running averages), on
   images as they are. Training loss and accuracy are those of the batches as they were trained on,
   as in the tutorial: with dropout, and mirrored or moved where the recipe says so (see
@@ -33,23 +33,24 @@ from .augmentation import Augmentation
 from .checks import ConfigError
 from .config import NiNConfig
 from .data import Dataset, prepare
+from .datasets import DatasetInfo
 from .estimate import (
-    EVENT_SECONDS,
     event_interval,
-    seconds_per_image,
     start_images,
     steps_per_epoch,
     test_batch,
 )
 from .initialization import initialize_unit_variance, initialize_xavier
-from .model import build_nin, memory_layout
-from .recipes import TrainConfig
+from .model import build_nin, can_use_channels_last
+from .recipes import MIN_RATE, TrainConfig
 from .trouble import DIVERGED
+from .tuning import Settings
 from .vitals import Norms, watched
 
 ADAMW_SECOND_BETA = 0.95
 UPDATE_SECONDS = 5.0  # more than any optimizer takes to change the weights
 
+RESIZE_PART = 500  # images that are resized at a time where all of them are
 INTERIM_TESTS = 8  # an epoch
 INTERIM_IMAGES = 1000  # at most; fewer if they would cost more than 5 % of the training
 
@@ -153,21 +154,6 @@ def choose_device() -> torch.device:
     return torch.device("cpu")
 
 
-def choose_threads(network: NiNConfig, batch_size: int, cores: int, running: int) -> int:
-    """Threads for one run: one for a small network, else this run's share of the cores.
-
-    A step of nin-slim-128 gains little from a second thread, and two processes with two threads
-    each on two cores collapse to a tenth of their speed, so shares never overlap.
-
-    Args:
-        cores: of this computer.
-        running: runs that train at the same time, this one included.
-    """
-    if seconds_per_image(network) * batch_size < EVENT_SECONDS / 3:
-        return 1
-    return max(1, cores // max(1, running))
-
-
 def fit(
     model: nn.Module,
     dataset: Dataset,
@@ -227,6 +213,7 @@ def evaluate(
     batch_size: int | None = None,
     device: torch.device | str = "cpu",
     should_stop: Callable[[], bool] | None = None,
+    channels_last: bool = True,
 ) -> Evaluation:
     """Logits, loss and accuracy in eval mode; every module's mode is restored afterwards.
 
@@ -235,6 +222,7 @@ def evaluate(
         mean, std: as for `data.prepare`; None for a network trained without standardising.
         batch_size: default: what takes about a fifth of a second.
         should_stop: asked before each batch; once true, the figures are those of the images so far.
+        channels_last: the layout of the weights, if the network can be in it.
     """
     if batch_size is None:
         batch_size = test_batch(network)
@@ -246,7 +234,7 @@ def evaluate(
             for batch in images.split(batch_size):
                 if should_stop is not None and should_stop():
                     break
-                inputs = _inputs(batch, network, mean, std, device)
+                inputs = _inputs(batch, network, mean, std, device, channels_last)
                 outputs.append(model(inputs).float().cpu())
     finally:
         for module, mode in modes:
@@ -328,6 +316,53 @@ def diagnose(
 
 def _classes(count: int) -> str:
     return "that class is" if count == 1 else "those classes are"
+
+
+TIMED_BATCHES = 16  # of random images that a timed step takes in turn
+
+
+def step_timer(
+    network: NiNConfig, train: TrainConfig, info: DatasetInfo, batch_size: int, settings: Settings
+) -> Callable[[], float]:
+    """A function that takes one step of a training on random images and returns its seconds.
+
+    On the CPU, at a rate that changes next to nothing. Sets PyTorch's threads and seeds its global
+    generator.
+
+    Args:
+        info: the data set whose images are imitated, in size and channels.
+        batch_size: images in a step, whatever `train` says.
+    """
+    torch.set_num_threads(settings.threads)
+    config = train.varied(
+        batch_size=batch_size,
+        subset=None,
+        epochs=1,
+        learning_rate=MIN_RATE,
+        schedule="constant",
+    )
+    torch.manual_seed(config.seed)
+    images = torch.randint(
+        256, (TIMED_BATCHES * batch_size, info.channels, info.side, info.side), dtype=torch.uint8
+    )
+    labels = torch.arange(len(images)) % info.num_classes
+    dataset = Dataset(
+        name=info.name,
+        title=info.title,
+        train_images=images,
+        train_labels=labels,
+        test_images=images,
+        test_labels=labels,
+        class_names=info.class_names,
+        mean=info.mean,
+        std=info.std,
+        generated=True,
+        source="",
+    )
+    training = Training(
+        build_nin(network), dataset, config, network=network, device="cpu", settings=settings
+    )
+    return training._timed_step()
 
 
 # --- one run -----------------------------------------------------------------------------------
@@ -414,6 +449,8 @@ class Training:
         on_update: called before this object changes the weights for the first time.
         on_rate: called with a step and a rate that was changed after it (see `change_rate`),
             before the next step's event.
+        settings: how the steps are computed; their threads are for whoever calls to set. A state
+            goes on to the bit only with the settings that it came about with.
 
     Attributes:
         epoch, step, total_steps: as in the events.
@@ -436,11 +473,17 @@ class Training:
         state: TrainingState | None = None,
         on_update: Callable[[], None] | None = None,
         on_rate: Callable[[int, float], None] | None = None,
+        settings: Settings | None = None,
     ) -> None:
         _check(dataset, config, network)
         self._began = time.perf_counter()
         self._device = torch.device(device) if device is not None else choose_device()
-        self._model = model.to(self._device, memory_format=memory_layout(network))
+        settings = settings or Settings()
+        self._channels_last = settings.channels_last and can_use_channels_last(network)
+        layout = torch.channels_last if self._channels_last else torch.contiguous_format
+        self._model = model.to(self._device, memory_format=layout)
+        self._bfloat16, self._resizes_once = settings.bfloat16, settings.resize_once
+        self._resized: torch.Tensor | None = None
         self._config = config
         self._network = network
         self._should_stop = should_stop or (lambda: False)
@@ -661,10 +704,22 @@ class Training:
             began = time.perf_counter()
             end = (number + 1) * size if number + 1 < self._steps else len(order)
             indices = order[number * size : end]
+            if self._resizes_once:
+                yield self._resized_images(indices), self._labels[indices], began
+                continue
             images = self._images[indices]
             if self._config.flip or self._config.shift:
                 images = augmentation.part(number * size, end).apply(images.to(self._device))
             yield self._prepared(images), self._labels[indices], began
+
+    def _resized_images(self, indices: torch.Tensor) -> torch.Tensor:
+        """These training images as the network takes them; all are made at the first call."""
+        if self._resized is None:
+            parts = [self._prepared(self._images[part]) for part in self._chosen.split(RESIZE_PART)]
+            self._resized = torch.cat(parts)
+            self._places = torch.empty(len(self._images), dtype=torch.int64)
+            self._places[self._chosen] = torch.arange(len(self._chosen))
+        return self._resized[self._places[indices]]
 
     def _drawn(self) -> tuple[torch.Tensor, Augmentation]:
         """An epoch's order of the images, int64, and what happens to each of them."""
@@ -679,7 +734,7 @@ class Training:
         rate = self._rate_after(self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        logits = self._model(inputs)
+        logits = self._logits(inputs)
         loss = functional.cross_entropy(logits, labels)
         objective = loss
         if smoothing := self._config.label_smoothing:
@@ -716,6 +771,30 @@ class Training:
             if self._device.type == "cuda":
                 self._random["random/cuda"] = torch.cuda.get_rng_state(self._device)
             self._broken = False
+
+    def _logits(self, inputs: torch.Tensor) -> torch.Tensor:
+        if not self._bfloat16:
+            return self._model(inputs)
+        with torch.autocast(self._device.type, torch.bfloat16):
+            return self._model(inputs).float()
+
+    def _timed_step(self) -> Callable[[], float]:
+        """For `step_timer`: the batches of one epoch, over and over."""
+        self._set_mode()
+        batches = iter(())
+
+        def step() -> float:
+            nonlocal batches
+            began = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                self._position = 0
+                batches = self._batches()
+                batch = next(batches)
+            self._take_step(*batch)
+            return time.perf_counter() - began
+
+        return step
 
     def _follow_wanted_rate(self) -> None:
         wanted, self._wanted_rate = self._wanted_rate, None
@@ -768,10 +847,13 @@ class Training:
             std=self._std,
             device=self._device,
             should_stop=self._should_stop,
+            channels_last=self._channels_last,
         )
 
     def _prepared(self, images: torch.Tensor) -> torch.Tensor:
-        return _inputs(images, self._network, self._mean, self._std, self._device)
+        return _inputs(
+            images, self._network, self._mean, self._std, self._device, self._channels_last
+        )
 
     def _require_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
@@ -823,6 +905,7 @@ def _inputs(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
     device: torch.device | str,
+    channels_last: bool,
 ) -> torch.Tensor:
     return prepare(
         images,
@@ -831,7 +914,7 @@ def _inputs(
         mean=mean,
         std=std,
         device=device,
-        channels_last=memory_layout(network) is torch.channels_last,
+        channels_last=channels_last and can_use_channels_last(network),
     )
 
 

@@ -46,8 +46,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import admission, process_memory, spare
+from . import admission, machine, process_memory, spare, tuning
 from .checks import ConfigError
+from .datasets import DATASETS
 from .jobs import (
     GAVE_UP,
     NICENESS,
@@ -480,22 +481,18 @@ class _Job:
 
         from .data import load_dataset
         from .model import build_nin
-        from .training import choose_device, choose_threads
+        from .training import choose_device
 
         self.kept = store.load_checkpoint(run.id)
         # Before the first operation: PyTorch's pool keeps the size it starts with.
-        running = len(store.list_runs(states=["running"]))
-        self.threads = choose_threads(
-            self.network, self.config.batch_size, available_cores(), running
-        )
-        if self.kept is not None:
-            self.threads = self.kept.info.get("threads", self.threads)
-        torch.set_num_threads(self.threads)
+        self.settings = self._settings()
+        torch.set_num_threads(self.settings.threads)
         self.device = choose_device()
         process_memory.reset_peak()
         reporter.note(
             phase="loading data",
-            threads=self.threads,
+            threads=self.settings.threads,
+            settings=self.settings.to_json(),
             device=str(self.device),
             base_bytes=process_memory.resident(),
             predicted_bytes=admission.predict_bytes(self.network, self.config, run.dataset),
@@ -504,6 +501,25 @@ class _Job:
         reporter.note(phase="initialising")
         self.model: nn.Module = build_nin(self.network)
         self.tested: Evaluation | None = None  # the finished network's answers, if it has them
+
+    def _settings(self) -> tuning.Settings:
+        """Those the run began with; for one that begins, what is fastest here now."""
+        if self._run.settings is not None:
+            return self._run.settings
+        running = len(self._store.list_runs(states=["running"]))
+        memory = machine.memory()
+        settings = tuning.settings_for(
+            self.network,
+            self.config,
+            DATASETS[self._run.dataset],
+            cores=available_cores(),
+            running=running,
+            free_bytes=memory and memory.available,
+        )
+        if self.kept is not None:  # of an older version, which knew no others
+            threads = self.kept.info.get("threads", settings.threads)
+            settings = tuning.Settings(threads)
+        return settings
 
     def _note_peak(self) -> None:
         """Have the store know the most this process has occupied, where that has grown."""
@@ -520,15 +536,16 @@ class _Job:
         import torch
 
         from .checkpoints import unpack
-        from .model import memory_layout
+        from .model import can_use_channels_last
         from .training import EpochEvent, Stopped, Training
 
-        reporter = self._reporter
+        reporter, settings = self._reporter, self.settings
+        channels_last = settings.channels_last and can_use_channels_last(self.network)
         info = {
-            "threads": self.threads,
+            "threads": settings.threads,
             "device": str(self.device),
-            "dtype": "float32",
-            "memory_format": str(memory_layout(self.network)).removeprefix("torch."),
+            "dtype": "bfloat16" if settings.bfloat16 else "float32",
+            "memory_format": "channels_last" if channels_last else "contiguous_format",
             "torch": torch.__version__,
         }
         training = Training(
@@ -541,6 +558,7 @@ class _Job:
             state=unpack(self.kept.blob) if self.kept else None,
             on_update=lambda: begin(),  # below: it needs the training
             on_rate=reporter.changed_rate,
+            settings=settings,
         )
         recorder = Recorder(self.model, training.total_steps, training.step)
 
@@ -714,6 +732,31 @@ def _import_all() -> None:
     torch.optim.SGD([weight], lr=0.0).step()
 
 
+def find_settings(store: RunStore, run_id: int, parent: int | None) -> None:
+    """Find out how this computer trains such networks fastest, while nothing else trains on it.
+
+    The run has been left: whatever is started or comes into the queue ends this within a step.
+    """
+    with suppress(StoreError):
+        run = store.get(run_id)
+        if run.network is None or run.train is None:
+            return
+        if not tuning.is_wanted(run.network, run.train.batch_size):
+            return
+        asked = 0.0
+
+        def in_the_way() -> bool:
+            nonlocal asked
+            if time.monotonic() - asked < POLL_SECONDS:
+                return False
+            asked = time.monotonic()
+            gone = parent is not None and os.getppid() != parent
+            assigned, waiting = store.work()
+            return gone or waiting > 0 or bool(assigned)
+
+        tuning.probe(run.network, run.train, DATASETS[run.dataset], should_stop=in_the_way)
+
+
 def main(arguments: list[str]) -> int:
     """Train the run of that number, if it is still waiting for a worker."""
     parent = None
@@ -746,6 +789,8 @@ def main(arguments: list[str]) -> int:
     if parent is None:
         with suppress(StoreError):
             advance(store, outlive=True)
+    if reporter.state == "finished":
+        find_settings(store, run_id, parent)
     return 0
 
 

@@ -70,6 +70,8 @@ def _away_from_the_users_runs(tmp_path_factory: pytest.TempPathFactory) -> Itera
     """Whatever opens the default run store during the tests opens an empty one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NIN_DATABASE_URL", _store_url(tmp_path_factory.mktemp("default-store")))
+        # A probe after each run would measure the other tests, and tests wait for workers to end.
+        patch.setenv("NIN_PROBE", "0")
         yield
 
 

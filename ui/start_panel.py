@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from nin_core import ConfigError, NiNConfig, admission, estimate, jobs, machine, summarize
+from nin_core import (
+    ConfigError,
+    NiNConfig,
+    admission,
+    estimate,
+    jobs,
+    machine,
+    summarize,
+    tuning,
+)
 from nin_core.data import DatasetStatus, find_dataset
 from nin_core.datasets import DATASETS
 from nin_core.recipes import (
@@ -251,9 +260,34 @@ def _cost(plan: Plan) -> None:
         f"{steps:,} steps: about **{numbers.duration(seconds)}** ({basis}) and "
         f"**{numbers.size(memory)}**, besides PyTorch's own half a gigabyte."
     )
+    _how_computed(plan)
     active = resources.store().list_runs(states=("queued", "running"))
     if len(active) >= jobs.slots_here():
         st.caption(f"{len(active)} runs are active, so this one waits for its turn.")
+
+
+def _how_computed(plan: Plan) -> None:
+    """The settings that a run would get, and the timings that speak for them."""
+    if machine.has_accelerator():
+        return
+    found = tuning.known(plan.network, plan.train.batch_size)
+    if found is None:
+        st.caption(
+            "How this computer trains such a network fastest is found out after its first run."
+        )
+        return
+    with st.expander(
+        f"{found.chosen.words()}: {found.images_per_second:,.0f} images/s", key="tr:tuning"
+    ):
+        rows = "".join(
+            f"| {trial.settings.words()} | {trial.images_per_second:,.0f} |\n"
+            for trial in found.trials
+        )
+        st.markdown(f"| Settings | images/s |\n|:--|--:|\n{rows}")
+        st.caption(
+            "Timed on this computer with random images, for networks of this size. Runs that share "
+            "the cores share the threads. A run keeps the settings that it began with."
+        )
 
 
 def predicted_seconds(plan: Plan, runs: list[Run]) -> tuple[float, int]:

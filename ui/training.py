@@ -333,6 +333,9 @@ def _described(run: Run) -> str:
             f"learning rate {train.learning_rate:g}, seed {train.seed}"
         )
         parts += [f"rate {rate:g} from step {step:,} on" for step, rate in train.rate_changes]
+    if run.settings is not None:
+        device = f" on {run.device}" if run.device not in (None, "cpu") else ""
+        parts.append(run.settings.words() + device)
     if run.peak_bytes and run.base_bytes and run.predicted_bytes:
         took = max(run.peak_bytes - run.base_bytes, 0)
         parts.append(

@@ -42,7 +42,6 @@ from nin_core.training import (
     EpochEvent,
     StepEvent,
     Training,
-    choose_threads,
     diagnose,
     evaluate,
 )
@@ -249,12 +248,6 @@ def test_speed_is_measured_by_earlier_runs():
 def test_reports_are_rarer_for_cheap_steps():
     assert event_interval(PRESETS["nin-224"], 64) == 1
     assert event_interval(SLIM, 64) > 5
-
-
-def test_a_small_network_gets_one_thread_and_a_large_one_its_share():
-    assert choose_threads(SLIM, 64, cores=8, running=1) == 1
-    assert choose_threads(PRESETS["nin-224"], 64, cores=8, running=2) == 4
-    assert choose_threads(PRESETS["nin-224"], 64, cores=2, running=5) == 1
 
 
 # --- the start ---------------------------------------------------------------------------------

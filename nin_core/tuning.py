@@ -1,0 +1,315 @@
+"""How this computer trains a network fastest: threads, layout, number format, resizing. No torch.
+
+`probe` times real training steps, one choice changed at a time, and keeps what it found in a file
+beside the runs; `settings_for` says what a new run gets.
+
+Choices made here:
+
+* The fastest of a trial's steps counts, since whatever else runs can only slow steps down.
+* Kept for each computer, PyTorch and size of network: a narrow network gains nothing from a second
+  thread, a wide one does. Networks whose multiply-accumulates, values and batch are the same to the
+  next power of two share what was found.
+* The usual settings are one thread, channels_last where the network can (`model.memory_layout`),
+  float32, and images resized batch by batch. Another choice must be clearly faster: a tenth, and a
+  third for a second thread, which a run beside this one could use.
+* bfloat16 is computed by autocast: weights, gradients and updates stay float32, and so do tests.
+  Where the processor has no instructions for it a step takes ten times as long, which the first
+  step tells; then the trial ends.
+* Resizing once keeps every training image in float32 as the network takes it: the same bits sooner.
+  It pays over several epochs of images that are not changed at random, if they fit into an eighth
+  of the memory that is free.
+* The other settings change the bits of a run, though not what it learns: a run keeps those it began
+  with, also when it begins anew because it was killed before its first checkpoint.
+* A probe is a guest. It measures when a run has ended and nobody waits, and stops when someone
+  does. Without one, a run gets the usual settings.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from . import machine
+from .config import NiNConfig
+from .datasets import DatasetInfo
+from .estimate import EVENT_SECONDS, seconds_per_image
+from .recipes import TrainConfig
+from .summary import BYTES, summarize
+
+CLEARLY = 1.1  # times as fast; less is noise, or not worth other bits
+CLEARLY_THREADS = 1.3
+HOPELESS = 2.0  # times as slow as the best so far, after which a trial need not go on
+TRIAL_SECONDS = 0.6
+STEP_SECONDS = 0.25  # of a trial's step, by the estimate: a wide network gets a smaller batch
+LEAST_BATCH, LEAST_STEPS = 4, 3
+MEMORY_SHARE = 8  # resized images may take the n-th part of what is free
+SWITCH = "NIN_PROBE"  # "0" in the environment: no run is followed by a probe
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the steps of a run are computed.
+
+    Attributes:
+        threads: that PyTorch uses.
+        channels_last: the layout of images and maps, where the network can; otherwise channels
+            come first.
+        bfloat16: whether products are computed in bfloat16, by autocast.
+        resize_once: whether images are brought to the network's size once, not in every batch.
+    """
+
+    threads: int = 1
+    channels_last: bool = True
+    bfloat16: bool = False
+    resize_once: bool = False
+
+    def words(self) -> str:
+        """For people, e.g. "1 thread, bfloat16, channels last"."""
+        return ", ".join(
+            [
+                f"{self.threads} thread{'s' if self.threads > 1 else ''}",
+                "bfloat16" if self.bfloat16 else "float32",
+                "channels last" if self.channels_last else "channels first",
+                *(["resized once"] if self.resize_once else []),
+            ]
+        )
+
+    def to_json(self) -> str:
+        """For the store; `from_json` reads it back."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` gives.
+
+        Raises:
+            ValueError: if it is something else.
+        """
+        try:
+            return cls(**json.loads(text))
+        except TypeError as error:
+            raise ValueError(f"no settings of a run: {text[:100]}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a probe found for some settings.
+
+    Attributes:
+        settings: the ones that were tried.
+        images_per_second: training images, the fastest step's; of a trial that was broken off
+            because it was hopeless, the first step's.
+    """
+
+    settings: Settings
+    images_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What was found for networks of one size on one computer.
+
+    Attributes:
+        trials: in the order in which they were made; the first has the usual settings.
+        chosen: what a run that has the computer to itself gets.
+    """
+
+    trials: tuple[Trial, ...]
+    chosen: Settings
+
+    @property
+    def images_per_second(self) -> float:
+        """Of the chosen settings, or of the nearest that were tried."""
+        return max(
+            (trial.images_per_second for trial in self.trials if trial.settings == self.chosen),
+            default=self.trials[0].images_per_second,
+        )
+
+
+# --- what a run gets --------------------------------------------------------------------------
+
+
+def settings_for(
+    network: NiNConfig,
+    train: TrainConfig,
+    dataset: DatasetInfo,
+    *,
+    cores: int,
+    running: int,
+    free_bytes: int | None = None,
+) -> Settings:
+    """The settings of a new run.
+
+    Args:
+        cores: of this computer.
+        running: runs that train at the same time, this one included; they share the cores.
+        free_bytes: memory that is free; None where the system does not tell.
+    """
+    found = known(network, train.batch_size)
+    if found is None:
+        return Settings(threads_for(network, train.batch_size, cores, running))
+    chosen = found.chosen
+    threads = 1 if chosen.threads == 1 else max(1, cores // max(1, running))
+    once = chosen.resize_once and can_resize_once(network, train, dataset, free_bytes)
+    return replace(chosen, threads=threads, resize_once=once)
+
+
+def threads_for(network: NiNConfig, batch_size: int, cores: int, running: int) -> int:
+    """Threads before anything was measured: one for a small network, else a share of the cores.
+
+    Two processes with two threads each on two cores collapse to a tenth of their speed, so shares
+    never overlap.
+    """
+    if seconds_per_image(network) * batch_size < EVENT_SECONDS / 3:
+        return 1
+    return max(1, cores // max(1, running))
+
+
+def can_resize_once(
+    network: NiNConfig, train: TrainConfig, dataset: DatasetInfo, free_bytes: int | None
+) -> bool:
+    """Whether every training image, as the network takes it, may be kept (see the module)."""
+    if network.image_size == dataset.side or train.flip or train.shift:
+        return False
+    images = min(train.subset or dataset.train_size, dataset.train_size)
+    kept = BYTES * images * network.in_channels * network.image_size**2
+    return train.total_epochs > 1 and free_bytes is not None and kept * MEMORY_SHARE <= free_bytes
+
+
+# --- the probe --------------------------------------------------------------------------------
+
+
+class _Stopped(Exception):
+    """Ends a probe that is in somebody's way."""
+
+
+def probe(
+    network: NiNConfig,
+    train: TrainConfig,
+    dataset: DatasetInfo,
+    *,
+    cores: int | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[Trial], None] = lambda trial: None,
+) -> Tuning | None:
+    """Time training steps of random images, keep what was found, and return it.
+
+    Imports torch, leaves it with another number of threads, and takes a few seconds.
+
+    Args:
+        dataset: whose images are imitated, in size and channels.
+        cores: threads that may be tried; default: those of this computer.
+        should_stop: asked between steps; once true nothing is kept and None is returned.
+        progress: called with every trial.
+    """
+    from .model import can_use_channels_last
+    from .training import step_timer
+
+    cores = cores or machine.available_cores()
+    affordable = int(STEP_SECONDS / seconds_per_image(network))
+    batch = max(min(LEAST_BATCH, train.batch_size), min(train.batch_size, affordable))
+    trials: list[Trial] = []
+
+    def speed_of(settings: Settings) -> float:
+        best = max((trial.images_per_second for trial in trials), default=0.0)
+        step = step_timer(network, train, dataset, batch, settings)
+        fastest = step()
+        # The first step also prepares kernels and memory: it only tells what is hopeless.
+        if 2 * HOPELESS * batch / fastest > best:
+            count, began = 0, time.perf_counter()
+            while count < LEAST_STEPS or time.perf_counter() - began < TRIAL_SECONDS:
+                if should_stop():
+                    raise _Stopped
+                fastest = step() if not count else min(fastest, step())
+                count += 1
+        return batch / fastest
+
+    def attempt(settings: Settings) -> float:
+        trial = Trial(settings, speed_of(settings))
+        trials.append(trial)
+        progress(trial)
+        return trial.images_per_second
+
+    changes: list[tuple[dict[str, Any], float]] = [({"bfloat16": True}, CLEARLY)]
+    if can_use_channels_last(network):
+        changes.insert(0, ({"channels_last": False}, CLEARLY))
+    if cores > 1:
+        changes.append(({"threads": cores}, CLEARLY_THREADS))
+    if network.image_size != dataset.side:
+        changes.append(({"resize_once": True}, CLEARLY))
+    try:
+        chosen = Settings()
+        speed = attempt(chosen)
+        for change, factor in changes:
+            settings = replace(chosen, **change)
+            found = attempt(settings)
+            # What seems faster may only have had a quieter moment: the other one gets a second.
+            if found > factor * speed and found > factor * max(speed, speed_of(chosen)):
+                chosen, speed = settings, found
+    except _Stopped:
+        return None
+    tuning = Tuning(tuple(trials), chosen)
+    _keep(network, train.batch_size, tuning)
+    return tuning
+
+
+def is_wanted(network: NiNConfig, batch_size: int) -> bool:
+    """Whether a run of this network, once it has ended, is to be followed by a probe."""
+    on = os.environ.get(SWITCH) != "0" and not machine.has_accelerator()
+    return on and known(network, batch_size) is None
+
+
+# --- what was found ---------------------------------------------------------------------------
+
+
+def path() -> Path:
+    """The file in which it is kept."""
+    return machine.cache_path().with_name("tuning.json")
+
+
+def known(network: NiNConfig, batch_size: int) -> Tuning | None:
+    """What was found on this computer for networks of this size; None if nothing was."""
+    return _read().get(_key(network, batch_size))
+
+
+def _keep(network: NiNConfig, batch_size: int, tuning: Tuning) -> None:
+    entries = {key: asdict(value) for key, value in _read().items()}
+    entries[_key(network, batch_size)] = asdict(tuning)
+    with suppress(OSError):  # a folder that cannot be written costs the memory of it, no more
+        file = path()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps(entries, indent=1))
+        draft.replace(file)
+
+
+def _key(network: NiNConfig, batch_size: int) -> str:
+    summary = summarize(network)
+    macs, values = summary.total_macs, summary.total_activation_bytes // BYTES
+    size = "-".join(str(count.bit_length()) for count in (macs, values, batch_size))
+    return f"{machine.identity()} · {size}"
+
+
+def _read() -> dict[str, Tuning]:
+    """What the file holds; one that is missing or damaged holds nothing."""
+    try:
+        entries: Any = json.loads(path().read_text())
+        return {key: _tuning(value) for key, value in entries.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def _tuning(entry: dict[str, Any]) -> Tuning:
+    trials = tuple(
+        Trial(Settings(**trial["settings"]), float(trial["images_per_second"]))
+        for trial in entry["trials"]
+    )
+    if not trials:
+        raise ValueError("no trials")
+    return Tuning(trials, Settings(**entry["chosen"]))

@@ -1,0 +1,278 @@
+"""The probe of this computer, what runs get of it, and that settings change no more than bits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+from nin_core import PRESETS, build_nin, tuning, worker
+from nin_core.data import load_dataset
+from nin_core.datasets import DATASETS
+from nin_core.jobs import this_worker
+from nin_core.recipes import RECIPES
+from nin_core.store import RunStore
+from nin_core.training import StepEvent, Training
+from nin_core.tuning import Settings, Trial, Tuning, settings_for
+
+NETWORK = PRESETS["nin-28"].with_widths((6, 8, 8))
+LARGER = replace(NETWORK, image_size=40)
+TRAIN = RECIPES["fast"].configure(NETWORK, subset=640)
+SHAPES, FASHION = DATASETS["shapes"], DATASETS["fashion-mnist"]
+WIDE, SLIM = PRESETS["nin-224"], PRESETS["nin-slim-128"]
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """A probe leaves PyTorch with another number of threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, store: RunStore) -> None:
+    """Trials as short as they can be; what is found lies beside the test's store."""
+    monkeypatch.setattr(tuning, "TRIAL_SECONDS", 0.0)
+    assert tuning.path().parent == store.path.parent
+
+
+def known(network, train, chosen: Settings) -> None:
+    tuning._keep(network, train.batch_size, Tuning((Trial(Settings(), 100.0),), chosen))
+
+
+# --- the probe --------------------------------------------------------------------------------
+
+
+def test_a_probe_tries_one_choice_at_a_time_and_remembers_what_it_found():
+    tried: list[Trial] = []
+    found = tuning.probe(LARGER, TRAIN, SHAPES, cores=2, progress=tried.append)
+    assert found is not None
+    assert found.trials == tuple(tried)
+    assert tried[0].settings == Settings()
+    assert len(tried) == 5  # layout, number format, threads, resizing
+    assert all(trial.images_per_second > 0 for trial in tried)
+    assert found.chosen in [trial.settings for trial in tried]
+    assert tuning.known(LARGER, TRAIN.batch_size) == found
+    # The same size of network shares it, another size or batch does not.
+    assert tuning.known(replace(LARGER, dropout=0.1), TRAIN.batch_size) == found
+    assert tuning.known(LARGER, 4 * TRAIN.batch_size) is None
+    assert tuning.known(WIDE, TRAIN.batch_size) is None
+
+
+def test_a_network_of_the_images_size_has_nothing_to_resize_and_one_core_no_second_thread():
+    found = tuning.probe(NETWORK, TRAIN, SHAPES, cores=1)
+    assert found is not None
+    assert len(found.trials) == 3
+    assert {trial.settings.threads for trial in found.trials} == {1}
+
+
+def choices(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]) -> Tuning:
+    """What a probe of LARGER makes of steps that take so long; others take a second."""
+
+    def step_timer(network, train, info, batch_size, settings):
+        taken = seconds.get(settings.words(), 1.0)
+        return lambda: taken
+
+    monkeypatch.setattr("nin_core.training.step_timer", step_timer)
+    found = tuning.probe(LARGER, TRAIN, SHAPES, cores=2)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        ({}, "1 thread, float32, channels last"),
+        ({"1 thread, float32, channels first": 0.95}, "1 thread, float32, channels last"),
+        ({"1 thread, float32, channels first": 0.8}, "1 thread, float32, channels first"),
+        ({"2 threads, float32, channels last": 0.8}, "1 thread, float32, channels last"),
+        ({"2 threads, float32, channels last": 0.7}, "2 threads, float32, channels last"),
+        (
+            {
+                "1 thread, bfloat16, channels last": 0.5,
+                "2 threads, bfloat16, channels last": 0.3,
+                "2 threads, bfloat16, channels last, resized once": 0.25,
+            },
+            "2 threads, bfloat16, channels last, resized once",
+        ),
+    ],
+)
+def test_another_setting_must_be_clearly_faster(monkeypatch, seconds, chosen):
+    assert choices(monkeypatch, seconds).chosen.words() == chosen
+
+
+def test_the_speed_of_what_was_chosen_is_told(monkeypatch):
+    found = choices(monkeypatch, {"1 thread, float32, channels first": 0.5})
+    assert found.images_per_second == pytest.approx(2 * found.trials[0].images_per_second)
+
+
+def test_what_seemed_faster_in_a_quiet_moment_only_is_not_chosen(monkeypatch):
+    calls = iter([1.0] * (1 + tuning.LEAST_STEPS) + [0.5] * 100)  # a busy moment, then a quiet one
+    monkeypatch.setattr("nin_core.training.step_timer", lambda *_: lambda: next(calls))
+    found = tuning.probe(NETWORK, TRAIN, SHAPES, cores=1)
+    assert found is not None
+    assert found.chosen == Settings()
+
+
+def test_a_hopeless_setting_costs_one_step(monkeypatch):
+    steps: list[str] = []
+
+    def step_timer(network, train, info, batch_size, settings):
+        def step() -> float:
+            steps.append(settings.words())
+            return 20.0 if settings.bfloat16 else 1.0
+
+        return step
+
+    monkeypatch.setattr("nin_core.training.step_timer", step_timer)
+    tuning.probe(NETWORK, TRAIN, SHAPES, cores=1)
+    assert steps.count("1 thread, bfloat16, channels last") == 1
+    assert steps.count("1 thread, float32, channels last") == 1 + tuning.LEAST_STEPS
+
+
+def test_a_probe_in_the_way_ends_and_keeps_nothing():
+    asked = iter([False, False, True])
+    assert tuning.probe(NETWORK, TRAIN, SHAPES, should_stop=lambda: next(asked)) is None
+    assert tuning.known(NETWORK, TRAIN.batch_size) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": {"trials": [], "chosen": {}}}', "{'a': 1}"])
+def test_a_damaged_file_is_as_good_as_none(text):
+    tuning.path().write_text(text)
+    assert tuning.known(NETWORK, TRAIN.batch_size) is None
+    known(NETWORK, TRAIN, Settings())
+    assert tuning.known(NETWORK, TRAIN.batch_size) is not None
+
+
+# --- what a run gets --------------------------------------------------------------------------
+
+
+def get(network, train=None, **facts) -> Settings:
+    train = train or RECIPES["fast"].configure(network)
+    return settings_for(network, train, FASHION, **({"cores": 8, "running": 1} | facts))
+
+
+def test_without_a_probe_a_small_network_gets_one_thread_and_a_large_one_its_share():
+    assert get(SLIM) == Settings()
+    assert get(WIDE, running=2) == Settings(threads=4)
+    assert get(WIDE, cores=2, running=5) == Settings(threads=1)
+
+
+def test_after_a_probe_runs_share_the_cores_that_it_used():
+    train = RECIPES["fast"].configure(SLIM)
+    known(SLIM, train, Settings(8, channels_last=False, bfloat16=True))
+    assert get(SLIM) == Settings(8, channels_last=False, bfloat16=True)
+    assert get(SLIM, running=4) == Settings(2, channels_last=False, bfloat16=True)
+
+
+def test_images_are_resized_once_only_where_that_pays_and_fits():
+    train = RECIPES["fast"].configure(SLIM, epochs=2)
+    known(SLIM, train, Settings(resize_once=True))
+    kept = 4 * 60_000 * 128 * 128
+    assert get(SLIM, train, free_bytes=8 * kept).resize_once
+    assert not get(SLIM, train, free_bytes=8 * kept - 1).resize_once
+    assert not get(SLIM, train, free_bytes=None).resize_once
+    assert get(SLIM, replace(train, subset=6000), free_bytes=8 * kept // 10).resize_once
+    assert not get(SLIM, replace(train, epochs=1), free_bytes=8 * kept).resize_once
+    assert not get(SLIM, replace(train, flip=True), free_bytes=8 * kept).resize_once
+
+
+def test_settings_survive_the_store_and_nonsense_is_refused():
+    settings = Settings(3, channels_last=False, bfloat16=True, resize_once=True)
+    assert Settings.from_json(settings.to_json()) == settings
+    for text in ("", "{}x", '{"cores": 3}', "3"):
+        with pytest.raises(ValueError):
+            Settings.from_json(text)
+
+
+# --- what they do to a training ---------------------------------------------------------------
+
+
+def trained(network, settings: Settings, **changes):
+    torch.set_num_threads(1)
+    data = load_dataset("shapes")
+    config = RECIPES["fast"].configure(network, subset=320, epochs=2, **changes)
+    training = Training(build_nin(network), data, config, network=network, settings=settings)
+    events = list(training.events())
+    figures = [e.train_loss for e in events if isinstance(e, StepEvent)]
+    return figures, events[-1].test_loss, training.state().weights
+
+
+def test_resizing_once_changes_no_bit():
+    usual = trained(LARGER, Settings())
+    once = trained(LARGER, Settings(resize_once=True))
+    assert usual[:2] == once[:2]
+    for name, weight in usual[2].items():
+        assert torch.equal(weight, once[2][name])
+
+
+@pytest.mark.parametrize("settings", [Settings(channels_last=False), Settings(bfloat16=True)])
+def test_other_settings_learn_the_same(settings):
+    usual, other = trained(NETWORK, Settings()), trained(NETWORK, settings)
+    assert other[0][0] == pytest.approx(usual[0][0], rel=0.02)
+    assert other[1] == pytest.approx(usual[1], rel=0.1)
+    dtypes = {weight.dtype for weight in other[2].values()}
+    assert dtypes == {torch.float32, torch.int64}  # batch norm counts its batches
+
+
+# --- runs -------------------------------------------------------------------------------------
+
+
+def begun(store: RunStore) -> tuple[int, int]:
+    run_id = store.create(NETWORK, TRAIN, "shapes")
+    attempt = store.claim(run_id, this_worker())
+    assert attempt is not None
+    return run_id, attempt
+
+
+def test_a_run_gets_what_was_found_and_its_checkpoint_says_so(store):
+    known(NETWORK, TRAIN, Settings(channels_last=False, bfloat16=True))
+    run_id, attempt = begun(store)
+    worker.work_on(store, run_id, attempt)
+    run = store.get(run_id)
+    assert (run.state, run.settings) == (
+        "finished",
+        Settings(channels_last=False, bfloat16=True),
+    )
+    info = store.load_checkpoint(run_id).info
+    assert (info["dtype"], info["memory_format"]) == ("bfloat16", "contiguous_format")
+
+
+def test_a_run_keeps_its_settings_though_it_begins_anew(store):
+    run_id, attempt = begun(store)
+    store.note(run_id, attempt, settings=Settings(channels_last=False).to_json())
+    known(NETWORK, TRAIN, Settings(bfloat16=True))
+    worker.work_on(store, run_id, attempt)
+    assert store.get(run_id).settings == Settings(channels_last=False)
+
+
+def test_settings_of_another_version_are_none(store):
+    run_id, attempt = begun(store)
+    store.note(run_id, attempt, settings=json.dumps({"warp": 9}))
+    assert store.get(run_id).settings is None
+
+
+def test_a_finished_run_is_followed_by_a_probe_once(store, monkeypatch):
+    monkeypatch.delenv("NIN_PROBE")
+    run_id, attempt = begun(store)
+    worker.work_on(store, run_id, attempt)
+    worker.leave_run(store, run_id, attempt)
+    assert tuning.is_wanted(NETWORK, TRAIN.batch_size)
+    worker.find_settings(store, run_id, None)
+    found = tuning.known(NETWORK, TRAIN.batch_size)
+    assert found is not None
+    assert not tuning.is_wanted(NETWORK, TRAIN.batch_size)
+
+
+def test_a_run_in_the_queue_ends_the_probe(store, monkeypatch):
+    monkeypatch.delenv("NIN_PROBE")
+    run_id, attempt = begun(store)
+    worker.work_on(store, run_id, attempt)
+    worker.leave_run(store, run_id, attempt)
+    store.create(NETWORK, TRAIN, "shapes")
+    worker.find_settings(store, run_id, None)
+    assert tuning.known(NETWORK, TRAIN.batch_size) is None
