@@ -1,5 +1,13 @@
-"""NiN Explorer: `streamlit run dashboard.py`."""
+"""NiN Explorer: `streamlit run dashboard.py`.
 
-from ui import frame
+The server imports this file once and finds `app`; for every visitor it runs it as a script.
+"""
 
-frame.run()
+import streamlit as st
+
+from ui import frame, server
+
+if __name__ == "__main__":
+    frame.run()
+else:
+    app = st.App(__file__, lifespan=server.lifespan)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from nin_core import PRESETS, summarize
+from nin_core import PRESETS, RECIPES, summarize
+from nin_core.store import RunStore
 from tests.e2e.harness import (
     Dashboard,
     set_slider,
@@ -85,3 +88,15 @@ def test_going_back_leads_to_the_page_before_not_through_a_sliders_steps(
     wait_idle(page)
     assert urlsplit(page.url).path == "/architecture"
     shows_network(page)
+
+
+def test_a_server_takes_up_the_queue_before_anybody_visits(tmp_path: Path) -> None:
+    server = Dashboard(tmp_path)
+    store = RunStore(server.store_url)
+    network = PRESETS["nin-28"].with_widths((6, 8, 8))
+    run_id = store.create(network, RECIPES["fast"].configure(network, subset=640), "shapes")
+    with server:
+        deadline = time.monotonic() + 120
+        while store.get(run_id).state != "finished":
+            assert time.monotonic() < deadline, store.get(run_id)
+            time.sleep(0.1)
