@@ -715,11 +715,17 @@ class Training:
     def _resized_images(self, indices: torch.Tensor) -> torch.Tensor:
         """These training images as the network takes them; all are made at the first call."""
         if self._resized is None:
-            parts = [self._prepared(self._images[part]) for part in self._chosen.split(RESIZE_PART)]
-            self._resized = torch.cat(parts)
+            side, channels = self._network.image_size, self._network.in_channels
+            # Filled part by part: there is never a second copy of them all.
+            resized = torch.empty(len(self._chosen), channels, side, side, device=self._device)
+            for first in range(0, len(self._chosen), RESIZE_PART):
+                part = slice(first, first + RESIZE_PART)
+                resized[part] = self._prepared(self._images[self._chosen[part]])
+            self._resized = resized
             self._places = torch.empty(len(self._images), dtype=torch.int64)
             self._places[self._chosen] = torch.arange(len(self._chosen))
-        return self._resized[self._places[indices]]
+        layout = torch.channels_last if self._channels_last else torch.contiguous_format
+        return self._resized[self._places[indices]].contiguous(memory_format=layout)
 
     def _drawn(self) -> tuple[torch.Tensor, Augmentation]:
         """An epoch's order of the images, int64, and what happens to each of them."""

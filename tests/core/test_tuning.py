@@ -40,6 +40,12 @@ def quick(monkeypatch: pytest.MonkeyPatch, store: RunStore) -> None:
     assert tuning.path().parent == store.path.parent
 
 
+@pytest.fixture
+def long_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps count as so long that a second thread is worth a trial."""
+    monkeypatch.setattr(tuning, "threads_for", lambda network, batch_size, cores, running: cores)
+
+
 def known(network, train, chosen: Settings) -> None:
     tuning._keep(network, train.batch_size, Tuning((Trial(Settings(), 100.0),), chosen))
 
@@ -47,7 +53,7 @@ def known(network, train, chosen: Settings) -> None:
 # --- the probe --------------------------------------------------------------------------------
 
 
-def test_a_probe_tries_one_choice_at_a_time_and_remembers_what_it_found():
+def test_a_probe_tries_one_choice_at_a_time_and_remembers_what_it_found(long_steps):
     tried: list[Trial] = []
     found = tuning.probe(LARGER, TRAIN, SHAPES, cores=2, progress=tried.append)
     assert found is not None
@@ -63,8 +69,8 @@ def test_a_probe_tries_one_choice_at_a_time_and_remembers_what_it_found():
     assert tuning.known(WIDE, TRAIN.batch_size) is None
 
 
-def test_a_network_of_the_images_size_has_nothing_to_resize_and_one_core_no_second_thread():
-    found = tuning.probe(NETWORK, TRAIN, SHAPES, cores=1)
+def test_a_network_of_the_images_size_has_nothing_to_resize_and_short_steps_no_second_thread():
+    found = tuning.probe(NETWORK, TRAIN, SHAPES, cores=2)
     assert found is not None
     assert len(found.trials) == 3
     assert {trial.settings.threads for trial in found.trials} == {1}
@@ -101,7 +107,7 @@ def choices(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]) -> Tunin
         ),
     ],
 )
-def test_another_setting_must_be_clearly_faster(monkeypatch, seconds, chosen):
+def test_another_setting_must_be_clearly_faster(monkeypatch, long_steps, seconds, chosen):
     assert choices(monkeypatch, seconds).chosen.words() == chosen
 
 
@@ -111,14 +117,14 @@ def test_the_speed_of_what_was_chosen_is_told(monkeypatch):
 
 
 def test_what_seemed_faster_in_a_quiet_moment_only_is_not_chosen(monkeypatch):
-    calls = iter([1.0] * (1 + tuning.LEAST_STEPS) + [0.5] * 100)  # a busy moment, then a quiet one
+    calls = iter([1.0] * (2 + tuning.LEAST_STEPS) + [0.5] * 100)  # a busy moment, then a quiet one
     monkeypatch.setattr("nin_core.training.step_timer", lambda *_: lambda: next(calls))
     found = tuning.probe(NETWORK, TRAIN, SHAPES, cores=1)
     assert found is not None
     assert found.chosen == Settings()
 
 
-def test_a_hopeless_setting_costs_one_step(monkeypatch):
+def test_a_hopeless_setting_costs_two_steps(monkeypatch):
     steps: list[str] = []
 
     def step_timer(network, train, info, batch_size, settings):
@@ -130,8 +136,8 @@ def test_a_hopeless_setting_costs_one_step(monkeypatch):
 
     monkeypatch.setattr("nin_core.training.step_timer", step_timer)
     tuning.probe(NETWORK, TRAIN, SHAPES, cores=1)
-    assert steps.count("1 thread, bfloat16, channels last") == 1
-    assert steps.count("1 thread, float32, channels last") == 1 + tuning.LEAST_STEPS
+    assert steps.count("1 thread, bfloat16, channels last") == 2
+    assert steps.count("1 thread, float32, channels last") == 2 + tuning.LEAST_STEPS
 
 
 def test_a_probe_in_the_way_ends_and_keeps_nothing():
