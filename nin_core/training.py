@@ -309,8 +309,8 @@ def diagnose(
         classes,
         spread,
         f"No class map is dead, but the loss of {probe.loss:.3f} is not clearly below "
-        f"ln({classes}) = {guessing:.3f}, the loss of guessing: train longer, or use the fast "
-        "recipe's learning rate.",
+        f"ln({classes}) = {guessing:.3f}, the loss of guessing: train for more epochs, or, "
+        "if it was trained otherwise, with the fast recipe.",
     )
 
 

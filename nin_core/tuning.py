@@ -179,9 +179,15 @@ def can_resize_once(
     """Whether every training image, as the network takes it, may be kept (see the module)."""
     if network.image_size == dataset.side or train.flip or train.shift:
         return False
+    if train.total_epochs < 2 or free_bytes is None:
+        return False
+    return resized_bytes(network, train, dataset) * MEMORY_SHARE <= free_bytes
+
+
+def resized_bytes(network: NiNConfig, train: TrainConfig, dataset: DatasetInfo) -> int:
+    """Memory that all training images take as the network takes them."""
     images = min(train.subset or dataset.train_size, dataset.train_size)
-    kept = BYTES * images * network.in_channels * network.image_size**2
-    return train.total_epochs > 1 and free_bytes is not None and kept * MEMORY_SHARE <= free_bytes
+    return BYTES * images * network.in_channels * network.image_size**2
 
 
 # --- the probe --------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -495,7 +496,7 @@ class _Job:
             settings=self.settings.to_json(),
             device=str(self.device),
             base_bytes=process_memory.resident(),
-            predicted_bytes=admission.predict_bytes(self.network, self.config, run.dataset),
+            predicted_bytes=self._predicted_bytes(),
         )
         self.dataset: Dataset = load_dataset(run.dataset, progress=self._progress)
         reporter.note(phase="initialising")
@@ -504,22 +505,31 @@ class _Job:
 
     def _settings(self) -> tuning.Settings:
         """Those the run began with; for one that begins, what is fastest here now."""
-        if self._run.settings is not None:
-            return self._run.settings
-        running = len(self._store.list_runs(states=["running"]))
-        memory = machine.memory()
+        info, memory = DATASETS[self._run.dataset], machine.memory()
+        free = memory and memory.available
+        kept = self._run.settings
+        if kept is not None:  # images that are resized once are the same to the bit
+            once = tuning.can_resize_once(self.network, self.config, info, free)
+            return replace(kept, resize_once=kept.resize_once and once)
         settings = tuning.settings_for(
             self.network,
             self.config,
-            DATASETS[self._run.dataset],
+            info,
             cores=available_cores(),
-            running=running,
-            free_bytes=memory and memory.available,
+            running=len(self._store.list_runs(states=["running"])),
+            free_bytes=free,
         )
         if self.kept is not None:  # of an older version, which knew no others
-            threads = self.kept.info.get("threads", settings.threads)
-            settings = tuning.Settings(threads)
+            settings = tuning.Settings(self.kept.info.get("threads", settings.threads))
         return settings
+
+    def _predicted_bytes(self) -> int:
+        """What training is expected to take beside the process itself."""
+        step = admission.predict_bytes(self.network, self.config, self._run.dataset)
+        if not self.settings.resize_once:
+            return step
+        info = DATASETS[self._run.dataset]
+        return step + tuning.resized_bytes(self.network, self.config, info)
 
     def _note_peak(self) -> None:
         """Have the store know the most this process has occupied, where that has grown."""
