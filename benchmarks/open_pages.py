@@ -3,10 +3,9 @@
     python -m benchmarks.open_pages [--seconds 15] [--rounds 3]
 
 One run of nin-slim-128 trains on Fashion-MNIST under the real server, while Chromium shows its page
-in so many tabs. Its speed over each stretch is taken from the steps that the store has been told of
-(two events apart, so that a stretch begins and ends with one). Targets: at most 3 % slower with one
-page open, 10 % with ten. The browser takes its share of the same cores, as on a laptop.
-Run it alone.
+in so many tabs. Its speed over each stretch is taken from the steps that the store has been told
+of, from one event to another. Targets: at most 3 % slower with one page open, 10 % with ten. The
+browser takes its share of the same cores, as on a laptop; a class brings its own. Run it alone.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from tests.e2e.harness import Dashboard, launch_chromium, open_tab
 from tests.prerequisites import find_chromium
 
 TARGETS = {1: 0.03, 10: 0.10}
+LOADING_SECONDS = 180  # for a page, behind nine others and a training on the same cores
 NETWORK = PRESETS["nin-slim-128"]
 
 
@@ -54,7 +54,7 @@ def _show(browser: Browser, url: str, count: int) -> list[Page]:
     pages = [open_tab(browser) for _ in range(count)]
     for page in pages:
         page.goto(url)
-        page.locator(".js-plotly-plot").first.wait_for()
+        page.locator(".js-plotly-plot").first.wait_for(timeout=LOADING_SECONDS * 1000)
     time.sleep(3)  # whatever a page does once
     return pages
 
@@ -84,16 +84,17 @@ def main() -> None:
             for count, found in speeds.items():
                 pages = _show(browser, url, count)
                 found.append(images_per_second(store, run_id, args.seconds))
+                print(f"{count} open: {found[-1]:,.0f} images/s", flush=True)
                 for page in pages:
                     page.context.close()
         browser.close()
     alone = median(speeds[0])
-    print(f"no page open: {alone:,.0f} images/s ({', '.join(f'{s:,.0f}' for s in speeds[0])})")
+    print(f"no page open: {alone:,.0f} images/s")
     for count, most in TARGETS.items():
         speed = median(speeds[count])
         print(
-            f"{count} open: {speed:,.0f} images/s ({', '.join(f'{s:,.0f}' for s in speeds[count])})"
-            f": {1 - speed / alone:.1%} slower (target: at most {most:.0%})"
+            f"{count} open: {speed:,.0f} images/s, "
+            f"{1 - speed / alone:.1%} slower (target: at most {most:.0%})"
         )
 
 
