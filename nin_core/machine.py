@@ -176,12 +176,17 @@ def measured_machine(threads: int = 1) -> Machine:
     path = cache_path()
     entries = {key: asdict(value) for key, value in _read(path).items()}
     entries[_key(threads)] = asdict(machine)
-    with suppress(OSError):  # a folder that cannot be written costs the memory of it, no more
+    remember(path, entries)
+    return machine
+
+
+def remember(path: Path, entries: dict[str, Any]) -> None:
+    """Write what was measured; a folder that cannot be written costs the memory of it, no more."""
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(f".{os.getpid()}")
         draft.write_text(json.dumps(entries, indent=1))
         draft.replace(path)
-    return machine
 
 
 def measure_machine(threads: int = 1) -> Machine:

@@ -32,7 +32,6 @@ import json
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -289,12 +288,7 @@ def known(network: NiNConfig, batch_size: int) -> Tuning | None:
 def _keep(network: NiNConfig, batch_size: int, tuning: Tuning) -> None:
     entries = {key: asdict(value) for key, value in _read().items()}
     entries[_key(network, batch_size)] = asdict(tuning)
-    with suppress(OSError):  # a folder that cannot be written costs the memory of it, no more
-        file = path()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps(entries, indent=1))
-        draft.replace(file)
+    machine.remember(path(), entries)
 
 
 def _key(network: NiNConfig, batch_size: int) -> str:
