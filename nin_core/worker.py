@@ -481,12 +481,14 @@ class _Job:
         import torch
 
         from .data import load_dataset
-        from .model import build_nin
+        from .model import build_nin, can_use_channels_last
         from .training import choose_device
 
         self.kept = store.load_checkpoint(run.id)
+        settings = self._settings()
+        channels_last = settings.channels_last and can_use_channels_last(self.network)
+        self.settings = replace(settings, channels_last=channels_last)  # what is told is what is
         # Before the first operation: PyTorch's pool keeps the size it starts with.
-        self.settings = self._settings()
         torch.set_num_threads(self.settings.threads)
         self.device = choose_device()
         process_memory.reset_peak()
@@ -546,16 +548,14 @@ class _Job:
         import torch
 
         from .checkpoints import unpack
-        from .model import can_use_channels_last
         from .training import EpochEvent, Stopped, Training
 
         reporter, settings = self._reporter, self.settings
-        channels_last = settings.channels_last and can_use_channels_last(self.network)
         info = {
             "threads": settings.threads,
             "device": str(self.device),
             "dtype": "bfloat16" if settings.bfloat16 else "float32",
-            "memory_format": "channels_last" if channels_last else "contiguous_format",
+            "memory_format": "channels_last" if settings.channels_last else "contiguous_format",
             "torch": torch.__version__,
         }
         training = Training(
