@@ -6,8 +6,8 @@ Choices made here:
   which also sorts, searches and scrolls.
 * Streamlit knows the rows of a table by their position. The table's key names the runs in it, so a
   new run starts a new table (with the same runs ticked) instead of moving the ticks to others.
-* While any run is active the list is drawn anew every three seconds, in a fragment of its own
-  beside the open run's.
+* While any run is active the list is drawn anew every few seconds (`ui.pace`), in a fragment of its
+  own beside the open run's.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ from nin_core import jobs
 from nin_core.datasets import DATASETS
 from nin_core.recipes import RECIPES
 from nin_core.store import StoreError
-from ui import curve_panel, frame, resources, training
+from ui import curve_panel, frame, pace, resources, training
 from ui.components import plot
 from ui.curves import MAX_COMPARED, Compared, comparison_figure
 
 if TYPE_CHECKING:
     from nin_core.store import Run
 
-TICK_SECONDS = 3.0
 MAX_RUNS = 500  # the newest that are listed
 VISIBLE_ROWS = 10
 COMPARISON_HEIGHT, LEGEND_HEIGHT = 430, 14  # pixels, of the chart and for each run in its legend
@@ -42,15 +41,19 @@ def show(opened: Run | None) -> None:
     runs = resources.store().list_runs(limit=MAX_RUNS)
     if not runs:
         return
-    active = any(run.active for run in runs)
-    st.fragment(_live, run_every=TICK_SECONDS if active else None)(
-        None if opened is None else opened.id, active
-    )
+    every = _pace(runs)
+    st.fragment(_live, run_every=every)(None if opened is None else opened.id, every)
 
 
-def _live(opened: int | None, active: bool) -> None:
+def _pace(runs: list[Run], current: float | None = None) -> float | None:
+    """Seconds from one drawing of the list to the next; None while no run is active."""
+    active = [run for run in runs if run.active]
+    return pace.of_list(active, pace.watching(), current) if active else None
+
+
+def _live(opened: int | None, every: float | None) -> None:
     with frame.guarded():
-        if active:  # whoever looks at the list moves the queue on, whichever run is open
+        if every is not None:  # whoever looks at the list moves the queue on, whichever run is open
             jobs.advance(resources.store())
         runs = resources.store().list_runs(limit=MAX_RUNS)
         st.subheader("Runs", anchor=False)
@@ -65,8 +68,8 @@ def _live(opened: int | None, active: bool) -> None:
             _comparison(ticked[:MAX_COMPARED])
             if len(ticked) > MAX_COMPARED:
                 st.caption(f"The newest {MAX_COMPARED} of {len(ticked)} ticked runs are drawn.")
-    if active != any(run.active for run in runs) or st.session_state.pop("tr:picked", False):
-        st.rerun()  # to stop ticking, or to open the run that was clicked
+    if _pace(runs, every) != every or st.session_state.pop("tr:picked", False):
+        st.rerun()  # to tick at another pace or no more, or to open the run that was clicked
 
 
 def _without_fans(runs: list[Run], opened: int | None) -> list[Run]:

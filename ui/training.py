@@ -6,8 +6,8 @@ Choices made here:
   (`?run=5`), so a reload, a link, another tab or another person sees the same; without one the
   session's last run is opened, else the one that trains, else the newest.
 * While something is to come (the run is active, or its worker still measures it), a fragment draws
-  status, figures and chart twice a second; when the state changes, the whole page is drawn once
-  and a run that has ended does not tick.
+  status, figures and chart as often as `ui.pace` finds worth it, at most twice a second; when the
+  state or the pace changes, the whole page is drawn once and a run that has ended does not tick.
 * The fragment's parts have fixed places, so the chart stays where it is when a message comes.
 * Points are read once per server, only those that are new, and shared by all its sessions.
 * A store that does not answer for a moment leaves the last picture on the page, with a sentence.
@@ -42,7 +42,7 @@ from nin_core import (
 from nin_core.datasets import DATASETS
 from nin_core.recipes import MAX_EPOCHS, MAX_RATE, MIN_RATE
 from nin_core.store import RESUMABLE, RunNotFound, StoreError
-from ui import architecture, curve_panel, duplicate_panel, frame, numbers, resources, theme
+from ui import architecture, curve_panel, duplicate_panel, frame, numbers, pace, resources, theme
 from ui.components import plot
 from ui.curve_panel import CHART_HEIGHT
 from ui.curves import History, training_figure
@@ -50,7 +50,6 @@ from ui.curves import History, training_figure
 if TYPE_CHECKING:
     from nin_core.store import MetricRow, Run, RunStore
 
-TICK_SECONDS = 0.5
 MAX_HISTORIES = 32  # runs whose points a server keeps at hand
 
 # What a session has chosen for its next run: {"recipe": …, "dataset": …, "name": …, and changes to
@@ -178,9 +177,16 @@ def show(run: Run) -> None:
         st.subheader(_plain(title(run)), anchor=False, width="content")
         st.badge(run.state, icon=icon, color=color)
     st.caption(_plain(_described(run)))
-    ticking = run.active or run.worker is not None
-    st.fragment(_live, run_every=TICK_SECONDS if ticking else None)(run.id, run.state, ticking)
+    every = _pace(run)
+    st.fragment(_live, run_every=every)(run.id, run.state, every)
     _actions(run)
+
+
+def _pace(run: Run, current: float | None = None) -> float | None:
+    """Seconds from one drawing of a run to the next; None: nothing more will come."""
+    if not run.active and run.worker is None:
+        return None
+    return pace.of_run(run, pace.watching(), current)
 
 
 def title(run: Run) -> str:
@@ -407,12 +413,17 @@ class _Seen:
     log: str = ""
 
 
-def _live(run_id: int, drawn_state: str, ticking: bool) -> None:
-    """Status, messages, figures and chart of a run, as it is now."""
+def _live(run_id: int, drawn_state: str, every: float | None) -> None:
+    """Status, messages, figures and chart of a run, as it is now.
+
+    Args:
+        drawn_state: the state in which the rest of the page shows the run.
+        every: seconds after which this is drawn anew; None: never.
+    """
     with st.container(key="tr-live"):
         status, messages, figures, chart = (st.container() for _ in range(4))
     try:
-        seen = _look(run_id, ticking)
+        seen = _look(run_id, ticking=every is not None)
     except RunNotFound:
         st.rerun()
     except StoreError as error:
@@ -423,7 +434,7 @@ def _live(run_id: int, drawn_state: str, ticking: bool) -> None:
             return
     else:
         run = seen.run
-        if run.state != drawn_state or (ticking and not run.active and run.worker is None):
+        if run.state != drawn_state or (every is not None and _pace(run, every) != every):
             st.rerun()
         st.session_state["tr:seen"] = seen
     with status:
@@ -436,7 +447,7 @@ def _live(run_id: int, drawn_state: str, ticking: bool) -> None:
         _chart(seen.run, seen.history)
 
 
-def _look(run_id: int, ticking: bool) -> _Seen:
+def _look(run_id: int, *, ticking: bool) -> _Seen:
     store = resources.store()
     if ticking:
         jobs.advance(store)  # whatever died since, and whatever may start now
