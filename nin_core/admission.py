@@ -5,10 +5,11 @@ Choices made here:
 * A run is refused when it can never fit: when what it is predicted to take, with PyTorch itself, is
   more than all the memory this computer (or its container) has. It waits in the queue while the
   memory that is free now, less what the running ones have still to take, is too little.
-* The prediction starts from the ledger's walk through a training step. What comes to that (code
-  that a first step loads, compiled kernels, freed blocks that nothing fits into again, copies of
-  the weights on their way to the store) was fitted to the workers of 24 random configurations of
-  `benchmarks/memory_model.py`, which says how far other ones are from it.
+* The prediction is the largest of three phases, which give their memory back to each other: the
+  steps, by the ledger's walk through one, the tests, and a start that is fitted to the data. What
+  comes to that (kernels, free blocks that nothing fits into, copies of the weights on their way to
+  the store) was fitted to the workers of 160 random configurations of `benchmarks/memory_model.py`,
+  which says how far others are from it.
 * The queue is first come, first served: a large run that waits for memory is not overtaken for ever
   by small ones.
 """
@@ -28,7 +29,7 @@ from .datasets import DATASETS
 from .ledger import step_peak
 from .measure import PROCESS_BYTES
 from .solver import proportions
-from .summary import summarize
+from .summary import BYTES, summarize
 
 if TYPE_CHECKING:
     from .config import NiNConfig
@@ -36,11 +37,11 @@ if TYPE_CHECKING:
     from .recipes import TrainConfig
     from .store import Run
 
-RETAINED = 1.3  # bytes occupied for each that is alive at the peak of a step
-WORKSPACE = 265_000_000  # bytes that every run comes to occupy
-WEIGHT_COPIES = 4
-# Of what a test batch and a unit-variance start have alive beyond a step.
-TEST_SHARE, START_SHARE = 0.5, 0.4
+# Bytes occupied for each that a phase has alive at its peak: in a step those of the ledger and of
+# the batch while it is prepared, in a test and in a start those of the largest layer's both sides.
+STEP, PREPARED, TEST, START = 1.54, 0.35, 2.45, 0.7
+WORKSPACE = 55_000_000  # bytes that every run comes to occupy
+WEIGHT_COPIES = 19
 
 
 def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
@@ -53,13 +54,17 @@ def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
     optimizer: OptimizerName = "momentum" if train.momentum else "sgd"
     if train.optimizer == "adamw":
         optimizer = "adamw"
-    step = step_peak(summarize(network, train.batch_size), optimizer)
+    step = step_peak(summarize(network, train.batch_size), optimizer).bytes
     one = summarize(network)
+    image = BYTES * network.in_channels * network.image_size**2
     tested = estimate.test_batch(network)
     started = estimate.start_images(network) if train.initialization == "unit-variance" else 0
-    working = RETAINED * step.bytes + WEIGHT_COPIES * one.parameter_bytes + WORKSPACE
-    for share, images in ((TEST_SHARE, tested), (START_SHARE, started)):
-        working += share * max(0, images * one.largest_pair_bytes - step.bytes)
+    phases = (
+        STEP * step + PREPARED * train.batch_size * image,
+        TEST * tested * one.largest_pair_bytes,
+        START * started * one.largest_pair_bytes,
+    )
+    working = max(phases) + WEIGHT_COPIES * one.parameter_bytes + WORKSPACE
     return int(max(data + working, 2 * data))  # twice while it is read
 
 

@@ -33,8 +33,11 @@ def seconds_per_image(network: NiNConfig) -> float:
 
 
 def test_batch(network: NiNConfig) -> int:
-    """Images that a fifth of a second suffices for, so that a stop is never far; at most 250."""
-    return max(1, min(250, int(0.2 / (seconds_per_image(network) * FORWARD_SHARE))))
+    """Images that a fifth of a second suffices for, so that a stop is never far; at most 64.
+
+    More are no faster on a processor, and would need more memory than a step of the training.
+    """
+    return max(1, min(64, int(0.2 / (seconds_per_image(network) * FORWARD_SHARE))))
 
 
 def start_images(network: NiNConfig) -> int:

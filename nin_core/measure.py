@@ -36,6 +36,7 @@ from dataclasses import asdict, dataclass, fields
 from statistics import median
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
+from . import allocator
 from .checks import ConfigError, choice, record, whole
 from .config import NiNConfig, preset
 from .ledger import OPTIMIZERS, OptimizerName, training_ledger
@@ -222,7 +223,7 @@ def measure(request: MeasureRequest, report: Report = lambda stage, done: None) 
     report("Measuring this computer's peaks", 0.1)
     machine = measured_machine(request.threads)
     report("Warming up", 0.2)
-    with _freed_at_once():
+    with allocator.freed_at_once():
         # The first steps compile kernels; those stay, and belong to the base.
         step = _Step(request)
         step.take()
@@ -454,44 +455,8 @@ class _Peak:
 def _settled() -> int:
     """Bytes this process occupies once all that is garbage is given back."""
     gc.collect()
-    library = _c_library()
-    if library is not None:
-        library.malloc_trim(0)
+    allocator.give_back()
     return resident()
-
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
-_SMALL, _LARGE = 64 * 1024, 32 * 2**20  # glibc moves its own limit up to 32 MiB
-
-
-@contextmanager
-def _freed_at_once() -> Iterator[None]:
-    """Have the C library map every block over 64 KiB by itself, so that freeing it gives it back.
-
-    Afterwards the limits are what they become by themselves in a process that trains. Elsewhere
-    than on glibc nothing changes, and the peak includes what the allocator keeps.
-    """
-    library = _c_library()
-    if library is not None:
-        library.mallopt(_M_MMAP_THRESHOLD, _SMALL)
-        library.mallopt(_M_TRIM_THRESHOLD, _SMALL)
-    try:
-        yield
-    finally:
-        if library is not None:
-            library.mallopt(_M_MMAP_THRESHOLD, _LARGE)
-            library.mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE)
-
-
-def _c_library() -> Any:
-    """glibc, or None."""
-    import ctypes
-
-    try:
-        library = ctypes.CDLL(None)
-        return library if hasattr(library, "malloc_trim") else None
-    except (OSError, TypeError):
-        return None
 
 
 # --- the process ------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+from . import allocator
 from .store import PROJECT
 
 REFILL_SECONDS = 8.0
@@ -32,7 +33,8 @@ _refilled: dict[str, Path] = {}  # stores for which spares are wanted, and where
 
 def environment(url: str) -> dict[str, str]:
     """The environment of a worker of that store."""
-    return {**os.environ, "NIN_DATABASE_URL": url, "PYTHONUNBUFFERED": "1"}
+    own = {"NIN_DATABASE_URL": url, "PYTHONUNBUFFERED": "1"}
+    return allocator.with_huge_pages(os.environ) | own
 
 
 def keep(url: str, folder: Path) -> None:

@@ -29,6 +29,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from . import allocator
 from .augmentation import Augmentation
 from .checks import ConfigError
 from .config import NiNConfig
@@ -477,6 +478,7 @@ class Training:
     ) -> None:
         _check(dataset, config, network)
         self._began = time.perf_counter()
+        allocator.keep_freed()
         self._device = torch.device(device) if device is not None else choose_device()
         settings = settings or Settings()
         self._channels_last = settings.channels_last and can_use_channels_last(network)
@@ -613,6 +615,8 @@ class Training:
         else:
             inputs = self._prepared(self._images[self._chosen[: start_images(self._network)]])
             initialize_unit_variance(self._model, inputs, final_relu=self._network.final_relu)
+            del inputs
+            allocator.give_back()
 
     def _restore(self, state: TrainingState) -> None:
         try:
@@ -844,7 +848,9 @@ class Training:
         return self._test_images[indices], self._test_labels[indices]
 
     def _test(self, images: torch.Tensor, labels: torch.Tensor) -> Evaluation:
-        return evaluate(
+        # Its batches are of another size than a step's: the one's memory is of no use to the other.
+        allocator.give_back()
+        tested = evaluate(
             self._model,
             images,
             labels,
@@ -855,6 +861,8 @@ class Training:
             should_stop=self._should_stop,
             channels_last=self._channels_last,
         )
+        allocator.give_back()
+        return tested
 
     def _prepared(self, images: torch.Tensor) -> torch.Tensor:
         return _inputs(

@@ -478,6 +478,7 @@ class _Job:
         self._peak = 0
 
         reporter.note(phase="loading PyTorch")
+        import_all()
         import torch
 
         from .data import load_dataset
@@ -719,8 +720,12 @@ def wait_for_run(log: Path) -> str | None:
     Args:
         log: this process's output, which is worth nothing if there is no run.
     """
-    # The thread that imports steps back; what is imported stays for the others.
-    importing = threading.Thread(target=_import_all, daemon=True)
+
+    def import_politely() -> None:
+        _lower_priority()  # of this thread; what is imported stays for the others
+        import_all()
+
+    importing = threading.Thread(target=import_politely, daemon=True)
     importing.start()
     number = sys.stdin.readline().strip()
     if not number:
@@ -730,16 +735,11 @@ def wait_for_run(log: Path) -> str | None:
     return number
 
 
-def _import_all() -> None:
-    _lower_priority()
-    import torch
+def import_all() -> None:
+    """Import what every run needs: PyTorch above all, with what it puts off until a first step."""
+    import torch._dynamo  # noqa: F401  an optimizer's first step would, for a second or two
 
     from . import checkpoints, data, evaluation, model, training  # noqa: F401
-
-    # An optimizer's first step imports for a second more.
-    weight = torch.nn.Parameter(torch.zeros(1))
-    weight.grad = torch.zeros(1)
-    torch.optim.SGD([weight], lr=0.0).step()
 
 
 def find_settings(store: RunStore, run_id: int, parent: int | None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import stress
+from benchmarks import memory_model, stress
 from nin_core.recipes import RECIPES
 from nin_core.store import PROJECT, RunStore
 from tests.conftest import databases, on_database
@@ -100,3 +100,15 @@ def test_two_servers_on_one_database_run_every_run_once(
     assert sorted(claims.read_text().splitlines()) == [f"{run_id} 1" for run_id in ids]
     runs = [store.get(run_id) for run_id in ids]
     assert {(run.state, run.attempt, run.spawns) for run in runs} == {("finished", 1, 1)}
+
+
+@pytest.mark.slow
+def test_memory_of_random_configurations_is_what_was_predicted() -> None:
+    """The bounds leave room for other processors' kernels; the benchmark says how near it is."""
+    found = list(memory_model.compared(200, seed=0, longest=1.0))
+    assert all(one.refused for one in found)
+    ratios = sorted(one.ratio for one in found)
+    near = sum(abs(ratio - 1) <= memory_model.TARGET for ratio in ratios)
+    print(f"{near} of {len(found)} within 15 %, from {ratios[0]:.2f} to {ratios[-1]:.2f}")
+    assert near > len(found) / 2
+    assert 0.5 < ratios[0] <= ratios[-1] < 2
