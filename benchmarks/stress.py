@@ -1,7 +1,7 @@
 """Runs survive: workers and servers killed at random moments, and many writers on one database.
 
     python -m benchmarks.stress                    (about a quarter of an hour)
-    python -m benchmarks.stress --postgresql URL   (the writers on that database, too)
+    python -m benchmarks.stress --postgresql URL   (on that database, too: as long again)
 
 `kills` trains one tiny run while its workers and its servers are killed (SIGKILL) at random
 moments. In the end it must have the weights and the curves of the same run left in peace, to the
@@ -252,33 +252,36 @@ def main() -> int:
     parser.add_argument("--servers", type=int, default=10, help="servers to kill (10)")
     parser.add_argument("--writers", type=int, default=30, help="processes that write (30)")
     parser.add_argument("--seconds", type=float, default=20.0, help="that they write for (20)")
-    parser.add_argument("--postgresql", metavar="URL", help="an empty database for the writers")
+    parser.add_argument("--postgresql", metavar="URL", help="an empty database, to use as well")
     options = parser.parse_args()
     good = True
+    epochs = EPOCHS_PER_KILL * (options.workers + options.servers)
     with tempfile.TemporaryDirectory() as folder:
-        urls = [f"sqlite:///{Path(folder) / 'writers.db'}"]
+        urls = [f"sqlite:///{Path(folder) / 'runs.db'}"]
         urls += [options.postgresql] if options.postgresql else []
         for url in urls:
+            kind = sa.make_url(url).get_backend_name()
+            done = kills(
+                url,
+                workers=options.workers,
+                servers=options.servers,
+                epochs=epochs,
+            )
+            good &= done.same and not done.orphans and done.integrity == "ok"
+            print(
+                f"{kind}: {done.worker_kills} workers and {done.server_kills} servers killed, "
+                f"{done.attempts} attempts in {done.seconds:.0f} s: "
+                f"{'the same' if done.same else 'NOT the same'} weights and curves as in peace, "
+                f"{done.orphans} processes left over, database {done.integrity}",
+                flush=True,
+            )
             written, found, worst = writers(url, processes=options.writers, seconds=options.seconds)
             good &= written == found
-            kind = sa.make_url(url).get_backend_name()
             print(
                 f"{kind}: {options.writers} writers for {options.seconds:g} s: {written:,} rows "
                 f"written, {found:,} there, slowest commit {1000 * worst:.0f} ms",
                 flush=True,
             )
-        url = f"sqlite:///{Path(folder) / 'kills.db'}"
-        total = options.workers + options.servers
-        done = kills(
-            url, workers=options.workers, servers=options.servers, epochs=EPOCHS_PER_KILL * total
-        )
-        good &= done.same and not done.orphans and done.integrity == "ok"
-        print(
-            f"{done.worker_kills} workers and {done.server_kills} servers killed, {done.attempts} "
-            f"attempts in {done.seconds:.0f} s: "
-            f"{'the same' if done.same else 'NOT the same'} weights and curves as in peace, "
-            f"{done.orphans} processes left over, database {done.integrity}"
-        )
     return 0 if good else 1
 
 

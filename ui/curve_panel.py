@@ -47,7 +47,7 @@ def draw(run: Run, history: History, steps_per_epoch: float) -> None:
         wrap=True,
     )
     end = run.train.total_epochs if run.active or run.state == "finished" else None
-    if picture == _CURVES:
+    if picture != _VITALS:
         figure = training_figure(
             history,
             steps_per_epoch=steps_per_epoch,
@@ -119,4 +119,5 @@ def choose_view(key: str, *, loss: bool = True) -> View:
             help="Weight of the past in a moving mean of the training curves; what was recorded "
             "stays faint behind it. Tests are not smoothed.",
         )
-    return View(unit, float(smoothing), log)
+    # A row that is drawn anew while another rerun cuts in can come without its choice for a moment.
+    return View(unit or "epochs", float(smoothing or 0.0), log)

@@ -1,6 +1,6 @@
-"""Kills at random moments, many writers and two servers at once, in small numbers.
+"""Kills at random moments, many writers, two servers at once, and memory against its prediction.
 
-`benchmarks/stress.py` does the first two in large ones.
+In small numbers; `benchmarks/stress.py` and `benchmarks/memory_model.py` have the large ones.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ import pytest
 
 from benchmarks import memory_model, stress
 from nin_core.recipes import RECIPES
-from nin_core.store import PROJECT, RunStore
+from nin_core.store import PROJECT
 from tests.conftest import databases, on_database
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", databases())
 def test_killed_workers_and_servers_change_nothing_and_leave_nothing(
-    store: RunStore, monkeypatch: pytest.MonkeyPatch
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    store = on_database(kind, request)
     monkeypatch.setattr(stress, "GONE_SECONDS", 60.0)  # a busy machine fails no test
     monkeypatch.setattr(stress, "LONGEST_LIFE", 2.0)
     done = stress.kills(store.url, workers=2, servers=1, epochs=16)
@@ -105,7 +107,7 @@ def test_two_servers_on_one_database_run_every_run_once(
 @pytest.mark.slow
 def test_memory_of_random_configurations_is_what_was_predicted() -> None:
     """The bounds leave room for other processors' kernels; the benchmark says how near it is."""
-    found = list(memory_model.compared(100, seed=0, longest=1.0))
+    found = list(memory_model.compared(30, seed=0, longest=1.0))
     assert all(one.refused for one in found)
     ratios = sorted(one.ratio for one in found)
     near = sum(abs(ratio - 1) <= memory_model.TARGET for ratio in ratios)
