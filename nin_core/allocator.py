@@ -40,7 +40,10 @@ def give_back() -> None:
 
 @contextmanager
 def freed_at_once() -> Iterator[None]:
-    """Have every block over 64 KiB mapped by itself, so that freeing it gives it back."""
+    """Have every block over 64 KiB mapped by itself, so that freeing it gives it back.
+
+    Afterwards freed memory is kept, as in a process that trains.
+    """
     library = _c_library()
     if library is not None:
         library.mallopt(_MMAP_THRESHOLD, _SMALL)

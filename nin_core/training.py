@@ -478,7 +478,6 @@ class Training:
     ) -> None:
         _check(dataset, config, network)
         self._began = time.perf_counter()
-        allocator.keep_freed()
         self._device = torch.device(device) if device is not None else choose_device()
         settings = settings or Settings()
         self._channels_last = settings.channels_last and can_use_channels_last(network)
@@ -533,6 +532,7 @@ class Training:
             DivergedError: when the loss is not finite any more.
             Stopped: after `state(close=True)`.
         """
+        allocator.keep_freed()
         if initialize and not self._resumed:
             self._initialize()
         self._set_mode()
@@ -790,6 +790,7 @@ class Training:
 
     def _timed_step(self) -> Callable[[], float]:
         """For `step_timer`: the batches of one epoch, over and over."""
+        allocator.keep_freed()
         self._set_mode()
         batches = iter(())
 

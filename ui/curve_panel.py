@@ -16,6 +16,7 @@ import streamlit as st
 from nin_core import summarize
 from ui.components import plot
 from ui.curves import Unit, View, training_figure
+from ui.views import switch
 from ui.vitals_figures import recorded, vitals_figure
 
 if TYPE_CHECKING:
@@ -36,18 +37,11 @@ def draw(run: Run, history: History, steps_per_epoch: float) -> None:
     `run` has a network and a recipe.
     """
     assert run.network is not None and run.train is not None
-    picture = st.segmented_control(
-        "Picture",
-        (_CURVES, _VITALS),
-        default=None if "tr:picture" in st.session_state else _CURVES,
-        required=True,
-        key="tr:picture",
-        persist_state="session",
-        label_visibility="collapsed",
-        wrap=True,
+    picture = switch(
+        "Picture", (_CURVES, _VITALS), "tr:picture", label_visibility="collapsed", wrap=True
     )
     end = run.train.total_epochs if run.active or run.state == "finished" else None
-    if picture != _VITALS:
+    if picture == _CURVES:
         figure = training_figure(
             history,
             steps_per_epoch=steps_per_epoch,
@@ -89,25 +83,11 @@ def choose_view(key: str, *, loss: bool = True) -> View:
     """
     log = False
     with st.container(horizontal=True, vertical_alignment="top", gap="medium"):
-        unit: Unit = st.segmented_control(
-            "Horizontal axis",
-            tuple(_UNIT_LABELS),
-            format_func=_UNIT_LABELS.get,
-            default=None if f"{key}:unit" in st.session_state else "epochs",
-            required=True,
-            key=f"{key}:unit",
-            persist_state="session",
+        unit = switch(
+            "Horizontal axis", tuple(_UNIT_LABELS), f"{key}:unit", format_func=_UNIT_LABELS.get
         )
         if loss:
-            scale = st.segmented_control(
-                "Loss axis",
-                ("Linear", "Log"),
-                default=None if f"{key}:loss" in st.session_state else "Linear",
-                required=True,
-                key=f"{key}:loss",
-                persist_state="session",
-            )
-            log = scale == "Log"
+            log = switch("Loss axis", ("Linear", "Log"), f"{key}:loss") == "Log"
         smoothing = st.slider(
             "Smoothing",
             0.0,
@@ -119,5 +99,4 @@ def choose_view(key: str, *, loss: bool = True) -> View:
             help="Weight of the past in a moving mean of the training curves; what was recorded "
             "stays faint behind it. Tests are not smoothed.",
         )
-    # A row that is drawn anew while another rerun cuts in can come without its choice for a moment.
-    return View(unit or "epochs", float(smoothing or 0.0), log)
+    return View(unit, float(smoothing), log)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
 
 import pytest
 
-from nin_core import allocator, process_memory
+from nin_core import allocator
 from nin_core.machine import PROJECT
 
 BLOCK = 2**20
@@ -16,7 +17,7 @@ BLOCKS = 64
 on_glibc = pytest.mark.skipif(allocator._c_library() is None, reason="this C library is not glibc")
 
 _SCRIPT = f"""
-import ctypes, sys
+import ctypes
 from nin_core import allocator, process_memory
 library = ctypes.CDLL(None)
 library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
@@ -67,10 +68,9 @@ def test_huge_pages_are_asked_for_beside_what_else_is_set() -> None:
     assert process.stderr == "", "the C library takes it without a word"
 
 
-@on_glibc
-def test_nothing_is_lost_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allocator, "_c_library", lambda: None)
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())  # it has no malloc_trim
     allocator.keep_freed()
     allocator.give_back()
     with allocator.freed_at_once():
-        assert process_memory.resident() > 0
+        pass

@@ -111,6 +111,7 @@ def test_memory_of_random_configurations_is_what_was_predicted() -> None:
     assert all(one.refused for one in found)
     ratios = sorted(one.ratio for one in found)
     near = sum(abs(ratio - 1) <= memory_model.TARGET for ratio in ratios)
-    print(f"{near} of {len(found)} within 15 %, from {ratios[0]:.2f} to {ratios[-1]:.2f}")
+    share = f"{near} of {len(found)} within {memory_model.TARGET:.0%}"
+    print(f"{share}, from {ratios[0]:.2f} to {ratios[-1]:.2f}")
     assert near > len(found) / 2
     assert 0.5 < ratios[0] <= ratios[-1] < 2
