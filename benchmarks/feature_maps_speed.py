@@ -30,8 +30,9 @@ from playwright.sync_api import Page, sync_playwright
 from nin_core import PRESETS, summarize
 from nin_core.features import untrained_model
 from nin_core.recipes import RECIPES
+from nin_core.records import MetricRow, WorkerId
 from nin_core.snapshots import Snapshots, Taken, halved, room_for
-from nin_core.store import MetricRow, RunStore, WorkerId
+from nin_core.store import RunStore
 from tests.e2e.harness import (
     Dashboard,
     button,

@@ -33,7 +33,8 @@ from .summary import summarize
 
 if TYPE_CHECKING:
     from .recipes import TrainConfig
-    from .store import Run, RunStore
+    from .records import Run
+    from .store import RunStore
     from .training import EpochEvent, StepEvent
 
 FORMATS = ("pytorch", "pytest", "json", "onnx")

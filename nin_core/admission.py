@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .config import NiNConfig
     from .ledger import OptimizerName
     from .recipes import TrainConfig
-    from .store import Run
+    from .records import Run
 
 # Bytes occupied for each that a phase has alive at its peak: in a step those of the ledger and of
 # the batch while it is prepared, in a test and in a start those of the largest layer's both sides.

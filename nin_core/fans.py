@@ -28,7 +28,8 @@ from .recipes import FAN_SEEDS
 if TYPE_CHECKING:
     from .config import NiNConfig
     from .recipes import TrainConfig
-    from .store import Run, RunStore
+    from .records import Run
+    from .store import RunStore
 
 MAX_SEEDS = 50
 # nin-slim-128: 100 steps, in which `fast` reaches 57 to 70 % and six tutorial runs of six stayed at

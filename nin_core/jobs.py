@@ -39,7 +39,8 @@ from . import admission, process_memory, spare
 from .checks import ConfigError
 from .datasets import DATASETS
 from .machine import available_cores, has_accelerator
-from .store import PROJECT, Run, RunStore, StateError, StoreError, WorkerId, now
+from .records import Run, StateError, WorkerId, now
+from .store import PROJECT, RunStore, StoreError
 
 if TYPE_CHECKING:
     from .config import NiNConfig

@@ -21,10 +21,10 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from .checks import ConfigError
-from .store import MetricRow
+from .records import MetricRow
 
 if TYPE_CHECKING:
-    from .store import Run
+    from .records import Run
 
 TENSORBOARD_INSTALL = "pip install -r requirements-tensorboard.txt"
 COLUMNS = tuple(f.name for f in fields(MetricRow) if f.name != "id")

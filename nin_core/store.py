@@ -5,9 +5,9 @@ Choices made here:
 * One database URL is all that a page, a worker or a script needs: SQLite's (the default) or
   PostgreSQL's. The statements are SQLAlchemy Core, the same for both. `database.py` says how it
   is opened and what can go wrong, `migrations` how an older one is brought up.
-* `TRANSITIONS` is the one table of allowed changes of state. Each change is a single UPDATE that
-  names the states it may start from, so of two processes that try, one wins. Nothing is read in
-  one transaction and written in another.
+* `records.TRANSITIONS` is the one table of allowed changes of state. Each change is a single UPDATE
+  that names the states it may start from, so of two processes that try, one wins. Nothing is read
+  in one transaction and written in another.
 * A worker owns a run through its attempt number. Every write of a worker names it; a worker that
   lost its run (marked interrupted and claimed again, stopped before it began, deleted) gets
   `ClaimLost` and can write nothing more. One that was merely asleep takes its run back.
@@ -22,11 +22,11 @@ import json
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
+from dataclasses import fields
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -35,6 +35,23 @@ from . import tables
 from .checks import ConfigError
 from .config import NiNConfig, preset_name
 from .database import Database, StoreError
+from .records import (
+    ACTIVE,
+    PHASE_TRAINING,
+    RESUMABLE,
+    STATES,
+    TRANSITIONS,
+    Checkpoint,
+    ClaimLost,
+    MetricRow,
+    Run,
+    RunNotFound,
+    Signal,
+    StateError,
+    StoredEvaluation,
+    WorkerId,
+    now,
+)
 from .snapshots import forget_after
 
 if TYPE_CHECKING:
@@ -43,218 +60,6 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parent.parent
 MAX_LOG = 64_000  # characters; the end of a log says why a run failed
-
-STATES = ("queued", "running", "paused", "stopped", "finished", "failed", "interrupted")
-TRANSITIONS: dict[str, frozenset[str]] = {
-    # failed: its worker died before it began. stopped, paused: it was taken out of the queue.
-    "queued": frozenset({"running", "paused", "stopped", "failed"}),
-    "running": frozenset({"paused", "stopped", "finished", "failed", "interrupted"}),
-    # running: the same attempt reports again; the worker was asleep with its machine, not dead.
-    "interrupted": frozenset({"running", "queued"}),
-    "paused": frozenset({"queued"}),
-    "stopped": frozenset({"queued"}),
-    "failed": frozenset({"queued"}),
-    "finished": frozenset({"queued"}),  # with epochs added
-}
-RESUMABLE = frozenset({"interrupted", "paused", "stopped", "failed"})
-ACTIVE = frozenset({"queued", "running"})
-# The phase of a running run in which weights change; before it a stop has nothing to keep.
-PHASE_TRAINING = "training"
-
-
-# --- errors -----------------------------------------------------------------------------------
-
-
-class RunNotFound(StoreError):
-    """There is no run of that number (any more)."""
-
-    def __init__(self, run_id: int) -> None:
-        super().__init__(f"There is no run #{run_id}; it may have been deleted.", "refused")
-
-
-class StateError(StoreError):
-    """The run's state does not allow this."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, "refused")
-
-
-def _cannot_go_on(run_id: int, state: str, allowed: Iterable[str], what: str) -> StateError:
-    if state in allowed:
-        why = "its last measurements are still being made; try again in a moment"
-    else:
-        why = f"only a run that is {', '.join(sorted(allowed))} can {what}"
-    return StateError(f"Run #{run_id} is {state}: {why}.")
-
-
-class ClaimLost(StoreError):
-    """The run no longer belongs to this attempt: its worker must end without writing."""
-
-    def __init__(self, run_id: int, attempt: int | None) -> None:
-        super().__init__(f"Run #{run_id} no longer belongs to attempt {attempt}.", "refused")
-
-
-# --- what is read and written -----------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerId:
-    """The process that works on a run: a host (this boot of it), a pid, the pid's start mark."""
-
-    host: str
-    pid: int | None = None
-    mark: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class MetricRow:
-    """One point of the curves: `kind` "step" (means since the point before) or "epoch".
-
-    Losses are in nats, accuracies are fractions, `seconds` count from the start of training.
-    What was not measured or is not finite (a diverged loss) is None.
-    """
-
-    kind: str
-    epoch: int
-    step: int
-    seconds: float
-    train_loss: float | None = None
-    train_accuracy: float | None = None
-    test_loss: float | None = None
-    test_accuracy: float | None = None
-    test_examples: int | None = None
-    learning_rate: float | None = None
-    examples_per_second: float | None = None
-    gradient_norm: float | None = None  # before clipping
-    update_norm: float | None = None
-    dead_channels: str | None = None  # JSON: layer -> channels that are zero for every image
-    id: int = 0  # given by the store, rising
-
-    @property
-    def dead(self) -> dict[str, int]:
-        """`dead_channels` as numbers; empty where none were counted."""
-        counts: dict[str, int] = json.loads(self.dead_channels or "{}")
-        return counts
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """Weights after `step` steps (in the `epoch`-th epoch) as safetensors bytes.
-
-    `info` says how they came about: threads, memory layout, dtype, torch version.
-    """
-
-    step: int
-    epoch: int
-    blob: bytes = field(repr=False)
-    info: dict[str, Any] = field(default_factory=dict)
-    created_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredEvaluation:
-    """Logits of the first `images` test images; `evaluation.read_logits` decodes them."""
-
-    step: int
-    images: int
-    classes: int
-    loss: float | None
-    accuracy: float | None
-    logits: bytes = field(repr=False)
-    created_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run as the pages show it: what it is, how it stands, its latest figures.
-
-    `network` and `train` are None when this version cannot read them; `problem` then says so.
-    `fan` is common to the runs of one seed fan. `predicted_bytes` is what training was expected to
-    take beside the process itself, `base_bytes` what that took before it and `peak_bytes` the most
-    it took altogether. `settings` are those its steps are computed with. Times are UTC. `phase`
-    says in a few words what the worker does at the moment. A worker may still be present after the
-    state is final: it measures the test set then.
-    """
-
-    id: int
-    name: str
-    state: str
-    desired_state: str
-    phase: str | None
-    created_at: datetime
-    started_at: datetime | None
-    ended_at: datetime | None
-    heartbeat_at: datetime | None
-    desired_at: datetime | None
-    desired_rate: float | None
-    dataset: str
-    attempt: int
-    spawns: int
-    worker_host: str | None
-    worker_pid: int | None
-    worker_mark: str
-    threads: int | None
-    device: str | None
-    error: str | None
-    diagnosis: str | None
-    epoch: int
-    step: int
-    total_steps: int | None
-    seconds: float
-    learning_rate: float | None
-    examples_per_second: float | None
-    train_loss: float | None
-    train_accuracy: float | None
-    test_loss: float | None
-    test_accuracy: float | None
-    test_examples: int | None
-    fan: str | None
-    predicted_bytes: int | None
-    base_bytes: int | None
-    peak_bytes: int | None
-    settings: Settings | None
-    has_checkpoint: bool
-    has_evaluation: bool
-    network: NiNConfig | None
-    train: TrainConfig | None
-    problem: str | None
-
-    @property
-    def active(self) -> bool:
-        """Whether it waits or trains."""
-        return self.state in ACTIVE
-
-    @property
-    def imported(self) -> bool:
-        """Whether its weights came from elsewhere, so that it was finished without a step."""
-        return self.state == "finished" and self.step == 0
-
-    @property
-    def progress(self) -> float:
-        """Share of its steps that are done, 0 to 1."""
-        return min(self.step / self.total_steps, 1.0) if self.total_steps else 0.0
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Seconds until it ends at the speed so far (evaluations included); None if unknown."""
-        if self.state != "running" or not self.step or not self.total_steps:
-            return None
-        return max(self.total_steps - self.step, 0) * self.seconds / self.step
-
-    @property
-    def worker(self) -> WorkerId | None:
-        """The process on it, None if there is none."""
-        if self.worker_host is None:
-            return None
-        return WorkerId(self.worker_host, self.worker_pid, self.worker_mark)
-
-
-class Signal(NamedTuple):
-    """What a worker asks for several times a second."""
-
-    state: str
-    desired_state: str
-    desired_rate: float | None = None
 
 
 _RUN_COLUMNS = [column for column in tables.runs.columns if column.name != "log"] + [
@@ -274,11 +79,6 @@ _AGAIN = {
     "spawns": 0,
 }
 _UNASSIGNED = {"worker_host": None, "worker_pid": None, "worker_mark": "", "phase": None}
-
-
-def now() -> datetime:
-    """The present moment in UTC, as the store keeps it."""
-    return datetime.now(UTC)
 
 
 # --- the store --------------------------------------------------------------------------------
@@ -972,6 +772,14 @@ class RunStore:
 
 
 # --- values -----------------------------------------------------------------------------------
+
+
+def _cannot_go_on(run_id: int, state: str, allowed: Iterable[str], what: str) -> StateError:
+    if state in allowed:
+        why = "its last measurements are still being made; try again in a moment"
+    else:
+        why = f"only a run that is {', '.join(sorted(allowed))} can {what}"
+    return StateError(f"Run #{run_id} is {state}: {why}.")
 
 
 def default_name(network: NiNConfig, train: TrainConfig) -> str:

@@ -438,7 +438,7 @@ def import_run(
     """
     from .jobs import check_dataset, this_worker
     from .recipes import RECIPES
-    from .store import Checkpoint, StateError
+    from .records import Checkpoint, StateError
     from .worker import PHASE_MEASURING
 
     check_dataset(network, dataset)

@@ -60,17 +60,9 @@ from .jobs import (
     read_tail,
     this_worker,
 )
+from .records import PHASE_TRAINING, Checkpoint, ClaimLost, MetricRow, Run, RunNotFound
 from .snapshots import Recorder, Snapshots, Taken, halved
-from .store import (
-    PHASE_TRAINING,
-    Checkpoint,
-    ClaimLost,
-    MetricRow,
-    Run,
-    RunNotFound,
-    RunStore,
-    StoreError,
-)
+from .store import RunStore, StoreError
 
 if TYPE_CHECKING:
     from torch import nn

@@ -20,7 +20,7 @@ from ui.views import switch
 from ui.vitals_figures import recorded, vitals_figure
 
 if TYPE_CHECKING:
-    from nin_core.store import Run
+    from nin_core.records import Run
     from ui.curves import History
 
 CHART_HEIGHT = 480

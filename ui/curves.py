@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from ui import theme
 
 if TYPE_CHECKING:
-    from nin_core.store import MetricRow
+    from nin_core.records import MetricRow
 
 Figure = dict[str, Any]
 Floats = NDArray[np.float64]

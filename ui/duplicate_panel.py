@@ -17,7 +17,7 @@ from ui import resources
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nin_core.store import Run
+    from nin_core.records import Run
 
 _LABELS = {
     "epochs": "epochs",

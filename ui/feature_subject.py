@@ -31,7 +31,7 @@ from ui import numbers, resources
 if TYPE_CHECKING:
     from torch import nn
 
-    from nin_core.store import Checkpoint, Run
+    from nin_core.records import Checkpoint, Run
 
 UNTRAINED = "untrained"
 FALLBACK = "shapes"  # the data set that is always there

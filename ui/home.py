@@ -8,8 +8,8 @@ import streamlit as st
 
 from nin_core import PRESETS, summarize
 from nin_core.data import find_dataset
+from nin_core.records import Run
 from nin_core.reference_nets import reference_summary
-from nin_core.store import Run
 from ui import frame, home_picture, resources
 from ui.components import svg
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 if TYPE_CHECKING:
-    from nin_core.store import Run
+    from nin_core.records import Run
 
 PACES = (0.5, 1.0, 2.0, 4.0)  # seconds from one drawing of the open run to the next
 LIST_PACES = (3.0, 6.0, 12.0)  # and of the list

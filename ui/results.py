@@ -31,7 +31,7 @@ from ui import frame, resources, theme
 from ui.components import plot
 
 if TYPE_CHECKING:
-    from nin_core.store import Run
+    from nin_core.records import Run
 
 Figure = dict[str, Any]
 

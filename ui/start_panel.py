@@ -43,7 +43,7 @@ from nin_core.tables import MAX_NAME
 from ui import fan_panel, numbers, preflight_panel, resources, training
 
 if TYPE_CHECKING:
-    from nin_core.store import Run
+    from nin_core.records import Run
 
 GENERATED = "shapes"  # the data set that is always there
 TIMED_RUNS = 20  # the newest runs from which this computer's speed is taken

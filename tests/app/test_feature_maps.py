@@ -34,7 +34,8 @@ from nin_core.features import (
 )
 from nin_core.images import to_network_input
 from nin_core.recipes import RECIPES
-from nin_core.store import MetricRow, RunStore, WorkerId
+from nin_core.records import MetricRow, WorkerId
+from nin_core.store import RunStore
 from tests.conftest import dashboard
 from ui.components.sprite import quantise
 from ui.feature_views.stages import stages

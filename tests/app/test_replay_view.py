@@ -18,8 +18,9 @@ from streamlit.testing.v1 import AppTest
 from nin_core import NiNConfig
 from nin_core.features import extract_feature_maps, load_model, untrained_model
 from nin_core.recipes import RECIPES
+from nin_core.records import MetricRow, WorkerId
 from nin_core.snapshots import Snapshots, Taken, halved
-from nin_core.store import MetricRow, RunStore, StoreError, WorkerId
+from nin_core.store import RunStore, StoreError
 from tests.app.test_feature_maps import (
     NETWORK,
     _shapes_once,  # noqa: F401  an autouse fixture

@@ -11,7 +11,8 @@ import pytest
 from nin_core import PRESETS, ConfigError, admission, jobs, machine, process_memory
 from nin_core.measure import PROCESS_BYTES
 from nin_core.recipes import RECIPES
-from nin_core.store import RunStore, WorkerId
+from nin_core.records import WorkerId
+from nin_core.store import RunStore
 
 NETWORK = PRESETS["nin-28"]
 TRAIN = RECIPES["fast"].configure(NETWORK)

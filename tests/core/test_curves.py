@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from nin_core.evaluation import Mistake
-from nin_core.store import MetricRow
+from nin_core.records import MetricRow
 from ui import theme
 from ui.components.plot import plain_figure, split_long_traces
 from ui.curves import (

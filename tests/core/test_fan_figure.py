@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from nin_core.store import MetricRow
+from nin_core.records import MetricRow
 from ui import theme
 from ui.components.plot import plain_figure
 from ui.curves import History

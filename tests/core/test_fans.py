@@ -7,7 +7,8 @@ import math
 import pytest
 
 from nin_core import PRESETS, RECIPES, ConfigError, fans, jobs
-from nin_core.store import MetricRow, RunStore, StateError
+from nin_core.records import MetricRow, StateError
+from nin_core.store import RunStore
 from nin_core.trouble import DIVERGED
 
 NETWORK = PRESETS["nin-slim-128"]

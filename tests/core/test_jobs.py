@@ -32,7 +32,8 @@ from nin_core.jobs import (
     this_worker,
 )
 from nin_core.recipes import RECIPES
-from nin_core.store import Run, RunStore, StateError, StoreError, WorkerId, now
+from nin_core.records import Run, StateError, WorkerId, now
+from nin_core.store import RunStore, StoreError
 from tests.conftest import databases, on_database
 
 # Small enough for one thread and a few milliseconds a step.

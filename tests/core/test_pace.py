@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from nin_core.store import Run
+from nin_core.records import Run
 from ui import pace
 
 

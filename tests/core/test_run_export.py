@@ -11,7 +11,8 @@ import pytest
 from nin_core import PRESETS, run_export
 from nin_core.__main__ import main
 from nin_core.recipes import RECIPES
-from nin_core.store import MetricRow, RunStore
+from nin_core.records import MetricRow
+from nin_core.store import RunStore
 
 NETWORK = PRESETS["nin-slim-128"]
 ROWS = (

@@ -12,6 +12,7 @@ from torch import nn
 from nin_core import PRESETS, snapshots, worker
 from nin_core.features import load_model, untrained_model
 from nin_core.recipes import RECIPES
+from nin_core.records import WorkerId
 from nin_core.snapshots import (
     MAX_BYTES,
     MOST,
@@ -22,7 +23,7 @@ from nin_core.snapshots import (
     planned,
     room_for,
 )
-from nin_core.store import RunStore, WorkerId
+from nin_core.store import RunStore
 
 NETWORK = PRESETS["nin-28"].with_widths((6, 8, 8))
 SHORT = RECIPES["fast"].configure(NETWORK, subset=640)

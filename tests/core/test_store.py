@@ -21,19 +21,17 @@ from nin_core import PRESETS, database, migrations, tables
 from nin_core import store as store_module
 from nin_core.pins import Pins
 from nin_core.recipes import RECIPES
-from nin_core.store import (
-    PROJECT,
+from nin_core.records import (
     STATES,
     TRANSITIONS,
     Checkpoint,
     ClaimLost,
     MetricRow,
     RunNotFound,
-    RunStore,
     StateError,
-    StoreError,
     WorkerId,
 )
+from nin_core.store import PROJECT, RunStore, StoreError
 from tests.conftest import databases, on_database
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nin_core import PRESETS, summarize
-from nin_core.store import MetricRow
+from nin_core.records import MetricRow
 from nin_core.vitals import watched
 from ui.components.plot import plain_figure
 from ui.curves import History, View

@@ -26,7 +26,8 @@ from nin_core.images import Pixels, read_image, to_network_input
 from nin_core.predictions import PreparedImages, predict
 from nin_core.receptive_field import receptive_field, steps_to
 from nin_core.recipes import RECIPES
-from nin_core.store import RunStore, WorkerId
+from nin_core.records import WorkerId
+from nin_core.store import RunStore
 from tests.e2e.conftest import OpenTab
 from tests.e2e.harness import (
     NARROW,

@@ -19,8 +19,9 @@ from nin_core.features import extract_feature_maps, load_model, untrained_model
 from nin_core.images import to_network_input
 from nin_core.jobs import start_run, stop_run
 from nin_core.recipes import RECIPES
+from nin_core.records import MetricRow, WorkerId
 from nin_core.snapshots import Snapshots, Taken, halved
-from nin_core.store import MetricRow, RunStore, WorkerId
+from nin_core.store import RunStore
 from tests.e2e.conftest import OpenTab
 from tests.e2e.harness import (
     NARROW,

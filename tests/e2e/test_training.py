@@ -16,7 +16,8 @@ from playwright.sync_api import Page, expect
 
 from nin_core import PRESETS
 from nin_core.recipes import RECIPES
-from nin_core.store import MetricRow, RunStore
+from nin_core.records import MetricRow
+from nin_core.store import RunStore
 from tests.e2e.conftest import OpenTab, StartServer
 from tests.e2e.harness import (
     CURVES,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from nin_core import NiNConfig
     from nin_core.features import Array
-    from nin_core.store import Checkpoint, Run
+    from nin_core.records import Checkpoint, Run
 
 FILM_BYTES = 10_000_000  # of one layer at all moments, as it is sent
 VALUE_BYTES = 2  # of a value in a film

@@ -20,8 +20,9 @@ import numpy as np
 import streamlit as st
 
 from nin_core import NiNConfig, summarize
+from nin_core.records import RunNotFound
 from nin_core.snapshots import room_for
-from nin_core.store import RunNotFound, StoreError
+from nin_core.store import StoreError
 from ui import frame, numbers, resources, training
 from ui.components import Curves, film, replay
 from ui.components import Moment as Position
@@ -33,7 +34,7 @@ from ui.feature_views.moments import Moment, Part, channels_at_once, filmed, mom
 from ui.feature_views.stages import Stage
 
 if TYPE_CHECKING:
-    from nin_core.store import Run
+    from nin_core.records import Run
 
 Names = tuple[tuple[int, float], ...]  # of moments: step, and when they were made
 

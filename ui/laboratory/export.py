@@ -28,7 +28,7 @@ from ui import architecture, frame, link, resources
 from ui.laboratory import Subject, information
 
 if TYPE_CHECKING:
-    from nin_core.store import Run
+    from nin_core.records import Run
     from nin_core.weights import ImportedWeights
 
 PROJECT = Path(__file__).resolve().parents[2]
