@@ -35,7 +35,8 @@ from ui.fan_figures import FanCurves, fan_figure
 if TYPE_CHECKING:
     from nin_core import NiNConfig
     from nin_core.recipes import TrainConfig
-    from nin_core.store import Run, RunStore
+    from nin_core.records import Run
+    from nin_core.store import RunStore
     from ui.curves import History
 
 TICK_SECONDS = 1.0
@@ -55,6 +56,7 @@ _STARTED = "tr:fan:started"
 _CHANGED = "tr:fan:changed"
 _SEEN = "tr:fan:seen"
 _SEEDS = "tr:fan:seeds"
+_LINK = "fan"
 
 _STYLE = """
 <style>
@@ -178,6 +180,8 @@ def example() -> list[Planned]:
 
 def show() -> None:
     """Draw the section; what is in it only if it is open."""
+    if PANEL not in st.session_state and _LINK in st.query_params:
+        st.session_state[PANEL] = True
     panel = st.expander(
         "Seed fan: the same training from several seeds",
         key=PANEL,
@@ -187,6 +191,8 @@ def show() -> None:
     if panel.open:
         with panel:
             _panel()
+    else:
+        training.link_runs(_LINK, ())
 
 
 def _panel() -> None:
@@ -199,7 +205,7 @@ def _panel() -> None:
     _example()
     training.show_notice("fan")
     known = _known(resources.store().list_runs(limit=MAX_LISTED))
-    if not known:
+    if not known and _LINK not in st.query_params:
         return
     shown = _choose(known)
     if not shown:
@@ -240,9 +246,11 @@ def _known(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 def _choose(known: dict[str, list[Run]]) -> list[str]:
     """The fans in the figure: what was started or chosen last, else the newest."""
+    if _SHOWN not in st.session_state and (linked := _linked(known)):
+        st.session_state[_SHOWN] = linked
     chosen = st.session_state.get(_SHOWN)
     shown = [fan for fan in chosen or () if fan in known]
-    if not shown and (chosen is None or chosen):  # nothing chosen yet, or all of it is gone
+    if known and not shown and (chosen is None or chosen):  # nothing chosen yet, or all is gone
         shown = _newest(known)
     st.session_state[_SHOWN] = shown
     if len(known) > 1:
@@ -257,7 +265,21 @@ def _choose(known: dict[str, list[Run]]) -> list[str]:
             placeholder="None is shown; choose one",
             on_change=lambda: st.session_state.update({_SHOWN: st.session_state[key]}),
         )
+    training.link_runs(_LINK, [known[fan][0].id for fan in shown])
     return shown
+
+
+def _linked(known: dict[str, list[Run]]) -> list[str]:
+    """The fans that the link names by one run of each."""
+    numbers = training.linked_runs(_LINK, "seed fans")
+    fan_of = {run.id: fan for fan, members in known.items() for run in members}
+    if gone := [f"#{number}" for number in numbers if number not in fan_of]:
+        st.warning(
+            f"The link names the seed fan of {gone[0]}, which is no run of a fan here: it was "
+            "deleted, or is in another store.",
+            icon=":material/link_off:",
+        )
+    return list(dict.fromkeys(fan_of[number] for number in numbers if number in fan_of))[:MAX_SHOWN]
 
 
 def _newest(known: dict[str, list[Run]]) -> list[str]:

@@ -27,13 +27,15 @@ from ui.components import plot
 from ui.curves import MAX_COMPARED, Compared, comparison_figure
 
 if TYPE_CHECKING:
-    from nin_core.store import Run
+    from nin_core.records import Run
 
 MAX_RUNS = 500  # the newest that are listed
 VISIBLE_ROWS = 10
 COMPARISON_HEIGHT, LEGEND_HEIGHT = 430, 14  # pixels, of the chart and for each run in its legend
 
 _TICKED = "tr:ticked"
+_LIST_FANS = "tr:list-fans"
+_LINK = "compare"
 
 
 def show(opened: Run | None) -> None:
@@ -59,10 +61,12 @@ def _live(opened: int | None, every: float | None) -> None:
         st.subheader("Runs", anchor=False)
         st.caption("Click a run to open it above; tick two or more to compare them.")
         training.show_notice("list")
+        _take_link(runs)
         listed = _without_fans(runs, opened)
         if listed:
             _table(listed, opened)
-        ticked = [run for run in listed if run.id in st.session_state.get(_TICKED, ())]
+        ticked = [run for run in listed if run.id in st.session_state[_TICKED]]
+        training.link_runs(_LINK, [run.id for run in ticked])
         _actions(ticked)
         if len(ticked) > 1:
             _comparison(ticked[:MAX_COMPARED])
@@ -72,10 +76,27 @@ def _live(opened: int | None, every: float | None) -> None:
         st.rerun()  # to tick at another pace or no more, or to open the run that was clicked
 
 
+def _take_link(runs: list[Run]) -> None:
+    """At the start of a session, tick the runs that the link names."""
+    if _TICKED in st.session_state:
+        return
+    linked = training.linked_runs(_LINK, "runs to compare")
+    there = {run.id: run for run in runs}
+    st.session_state[_TICKED] = tuple(number for number in linked if number in there)
+    if any(there[number].fan is not None for number in st.session_state[_TICKED]):
+        st.session_state[_LIST_FANS] = True
+    if gone := [f"#{number}" for number in linked if number not in there]:
+        st.warning(
+            f"The link compares {', '.join(gone[:3])}{' and others' * (len(gone) > 3)}, which "
+            f"{'is' if len(gone) == 1 else 'are'} not in the list: deleted, or of another store.",
+            icon=":material/link_off:",
+        )
+
+
 def _without_fans(runs: list[Run], opened: int | None) -> list[Run]:
     """The runs to list: those of seed fans only if asked for, or open."""
     members = sum(run.fan is not None for run in runs)
-    if not members or st.toggle(f"List the {members} runs of seed fans, too", key="tr:list-fans"):
+    if not members or st.toggle(f"List the {members} runs of seed fans, too", key=_LIST_FANS):
         return runs
     return [run for run in runs if run.fan is None or run.id == opened]
 
@@ -86,7 +107,7 @@ def _without_fans(runs: list[Run], opened: int | None) -> list[Run]:
 def _table(runs: list[Run], opened: int | None) -> None:
     ids = [run.id for run in runs]
     key = "tr:runs:" + hashlib.blake2b(repr(ids).encode(), digest_size=8).hexdigest()
-    ticked = st.session_state.get(_TICKED, ())
+    ticked = st.session_state[_TICKED]
     st.dataframe(
         run_frame(runs, opened),
         key=key,

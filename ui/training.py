@@ -4,7 +4,8 @@ Choices made here:
 
 * The page only reads the store. What is drawn follows from the run's number in the URL
   (`?run=5`), so a reload, a link, another tab or another person sees the same; without one the
-  session's last run is opened, else the one that trains, else the newest.
+  session's last run is opened, else the one that trains, else the newest. Runs that are compared
+  (`&compare=5,7`) and the seed fans shown (`&fan=9`, by a run of each) stand there, too.
 * While something is to come (the run is active, or its worker still measures it), a fragment draws
   status, figures and chart as often as `ui.pace` finds worth it, at most twice a second; when the
   state or the pace changes, the whole page is drawn once and a run that has ended does not tick.
@@ -19,7 +20,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
@@ -41,14 +42,16 @@ from nin_core import (
 )
 from nin_core.datasets import DATASETS
 from nin_core.recipes import MAX_EPOCHS, MAX_RATE, MIN_RATE
-from nin_core.store import RESUMABLE, RunNotFound, StoreError
+from nin_core.records import RESUMABLE, RunNotFound
+from nin_core.store import StoreError
 from ui import architecture, curve_panel, duplicate_panel, frame, numbers, pace, resources, theme
 from ui.components import plot
 from ui.curve_panel import CHART_HEIGHT
 from ui.curves import History, training_figure
 
 if TYPE_CHECKING:
-    from nin_core.store import MetricRow, Run, RunStore
+    from nin_core.records import MetricRow, Run
+    from nin_core.store import RunStore
 
 MAX_HISTORIES = 32  # runs whose points a server keeps at hand
 
@@ -117,6 +120,37 @@ def open_run(run_id: int) -> None:
     """Have the page show this run from the next rerun on, and the URL name it."""
     st.session_state[_OPEN] = run_id
     st.query_params["run"] = str(run_id)
+
+
+def linked_runs(parameter: str, what: str) -> list[int]:
+    """The runs that the URL names under `parameter`, as in "12,18"; nonsense becomes a warning.
+
+    Args:
+        what: what these runs are, for the warning.
+    """
+    linked = st.query_params.get(parameter)
+    if linked is None:
+        return []
+    parts = linked.split(",")
+    if not all(part.isdecimal() and len(part) < 10 for part in parts):
+        st.warning(
+            f"The link's {parameter}={linked[:20]} does not name {what}; run numbers with commas "
+            f"between them would, as in {parameter}=12,18.",
+            icon=":material/link_off:",
+        )
+        return []
+    return [int(part) for part in parts]
+
+
+def link_runs(parameter: str, runs: Sequence[int]) -> None:
+    """Have the URL name these runs under `parameter`; none: leave the parameter out."""
+    wanted = ",".join(map(str, runs)) or None
+    if st.query_params.get(parameter) == wanted:
+        return
+    if wanted is None:
+        del st.query_params[parameter]
+    else:
+        st.query_params[parameter] = wanted
 
 
 def _session_run(store: RunStore) -> Run | None:

@@ -17,7 +17,8 @@ from streamlit.testing.v1 import AppTest
 from nin_core import PRESETS, fans, jobs
 from nin_core.datasets import DATASETS
 from nin_core.recipes import FAN_SEEDS, RECIPES
-from nin_core.store import MetricRow, RunStore, StoreError, now
+from nin_core.records import MetricRow, now
+from nin_core.store import RunStore, StoreError
 from nin_core.trouble import DIVERGED
 from tests.app.test_training import NETWORK, WORKER, button, charts, field, labels, open_page, texts
 from tests.conftest import dashboard
@@ -99,6 +100,26 @@ def test_an_empty_store_offers_the_example_and_it_starts_both_recipes(store) -> 
     assert {run.train.subset for run in members} == {fans.EXAMPLE_IMAGES}
     assert figure(page, tutorial, fast)["layout"]["shapes"][0]["y0"] == math.log(10)
     assert said(page).count(f"0 of {FAN_SEEDS} ended at the loss of guessing") == 2
+
+
+def test_a_link_opens_the_section_with_its_fan(store) -> None:
+    first, ids = fan_of(store, 2)
+    fan_of(store, 2, "tutorial")
+    page = open_page(fan=ids[1])
+    assert not page.exception
+    assert figure(page, first)["layout"]
+    assert page.query_params["fan"] == str(ids[0])
+    page = open_page(fan=99)
+    assert not page.exception
+    assert "the seed fan of #99" in texts(page)
+    assert "fan" in page.query_params, "the newest is shown instead"
+
+
+def test_a_link_to_a_fan_in_an_empty_store_is_said(store) -> None:
+    page = open_page(fan="one")
+    assert not page.exception
+    assert "fan=one does not name seed fans" in texts(page)
+    assert "fan" not in page.query_params
 
 
 def test_what_the_start_panel_says_is_started_from_each_seed(store) -> None:

@@ -26,7 +26,8 @@ from nin_core.datasets import DATASETS
 from nin_core.evaluation import pack_logits
 from nin_core.measure import PROCESS_BYTES
 from nin_core.recipes import RECIPES
-from nin_core.store import MetricRow, Run, RunStore
+from nin_core.records import MetricRow, Run
+from nin_core.store import RunStore
 from nin_core.trouble import DIVERGED
 from tests.conftest import dashboard
 from ui import runs, start_panel
@@ -536,6 +537,21 @@ def test_ticked_runs_are_laid_over_each_other(store: RunStore) -> None:
     assert charts(page)["comparison of runs"]["layout"]["yaxis2"]["type"] == "log"
     # One looks at a run and compares several in ways of their own.
     assert charts(page)[f"curves of run {ids[2]}"]["layout"]["yaxis2"]["type"] == "linear"
+
+
+def test_a_link_compares_runs_and_says_which_are_gone(store: RunStore) -> None:
+    ids = [ended(store, "finished") for _ in range(3)]
+    page = ticked(open_page(), ids[0], ids[2])
+    link = page.query_params["compare"]
+    assert sorted(link.split(",")) == [str(ids[0]), str(ids[2])]
+    page = open_page(compare=f"{link},99")
+    assert not page.exception
+    assert len(charts(page)["comparison of runs"]["data"]) == 4
+    assert "compares #99, which is not in the list" in texts(page)
+    assert page.query_params["compare"] == link
+    page = open_page(compare="1;2")
+    assert "compare=1;2 does not name runs to compare" in texts(page)
+    assert "compare" not in page.query_params
 
 
 def test_more_runs_than_colours_are_compared_in_part(store: RunStore) -> None:
