@@ -97,8 +97,7 @@ class Dashboard:
         """
         port = _free_port()
         command = [sys.executable, "-m", "streamlit", "run", self._script]
-        # No watcher: a file saved during a test must not rerun the page under test.
-        options = {"port": port, "headless": "true", "fileWatcherType": "none"}
+        options = {"port": port, "headless": "true"}
         options |= {"baseUrlPath": self._base_path} if self._base_path else {}
         command += [f"--server.{name}={value}" for name, value in options.items()]
         with self.log.open("ab") as log:
