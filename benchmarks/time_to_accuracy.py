@@ -2,12 +2,13 @@
 
     python benchmarks/time_to_accuracy.py [--quick] [--accuracy 0.8] [--seed 0]
 
-Same network (nin-slim-128, global average pooling), same data, same cores, one process, one side
-after the other. The clock of either side starts when the data set is loaded, and stops when the
-accuracy on the whole test set has been measured to be reached; time spent on measuring counts.
-Each side has all the cores: torch's default number of threads, and for the tutorial's loader a
-process of its own on top. (A worker of the dashboard takes one thread for a network this small, to
-leave the page a core.)
+Same network (nin-slim-128, global average pooling), same data, same cores, one process. `fast` runs
+before and after the tutorial's loop, with another seed, and counts with the mean of the two: a
+computer's speed changes in minutes. The clock of either side starts when the data set is loaded,
+and stops when the accuracy on the whole test set has been measured to be reached; time spent on
+measuring counts. Each side has all the cores: torch's default number of threads, and for the
+tutorial's loader a process of its own on top. (A worker of the dashboard takes one thread for a
+network this small, to leave the page a core.)
 
 * The tutorial's side is its `train_ch6` with its `load_data_fashion_mnist`: every image is turned
   into a PIL image, resized and turned into a tensor by one DataLoader worker; SGD at 0.1, Xavier,
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -46,7 +48,7 @@ from nin_core.initialization import initialize_xavier
 from nin_core.training import EpochEvent
 
 NETWORK = replace(PRESETS["nin-slim-128"], global_pool="avg")
-SUBSET = 50_000
+SUBSET = 36_000
 TARGET = 25
 MAX_EPOCHS = 20
 MAX_SEEDS = 5
@@ -184,7 +186,7 @@ def fast(dataset: Dataset, goal: float, seed: int) -> Result:
         seconds = time.perf_counter() - began
         images = subset or len(dataset.train_labels)
         note = f"one epoch of {images:,} images, seed {seed}"
-        print(f"  fast, {note}: test {accuracy:.1%}, {seconds:.1f} s")
+        print(f"  fast, {note}: test {accuracy:.1%}, {seconds:.1f} s", flush=True)
         if accuracy >= goal:
             return Result(seconds, accuracy, note)
     return Result(math.inf, accuracy, "not reached")
@@ -196,7 +198,7 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--accuracy", type=float, default=0.8)
-    parser.add_argument("--seed", type=int, default=0, help="of fast")
+    parser.add_argument("--seed", type=int, default=0, help="of the first fast (0)")
     args = parser.parse_args()
     dataset = load_dataset("fashion-mnist")
     cores = torch.get_num_threads()
@@ -204,12 +206,13 @@ def main() -> int:
         f"nin-slim-128 with average pooling, Fashion-MNIST, torch {torch.__version__}, "
         f"{cores} threads on either side, and a loader process for the tutorial"
     )
-    ours = fast(dataset, args.accuracy, args.seed)
+    ours = [fast(dataset, args.accuracy, args.seed)]
     theirs = tutorial_quick(dataset) if args.quick else tutorial(dataset, args.accuracy)
+    ours.append(fast(dataset, args.accuracy, args.seed + 1))
     print(f"seconds to {args.accuracy:.0%} test accuracy:")
-    print(f"  tutorial {theirs.seconds:8.1f}  ({theirs.note})")
-    print(f"  fast     {ours.seconds:8.1f}  ({ours.note})")
-    ratio = theirs.seconds / ours.seconds
+    for name, result in [("fast", ours[0]), ("tutorial", theirs), ("fast", ours[1])]:
+        print(f"  {name:8} {result.seconds:8.1f}  ({result.note})")
+    ratio = theirs.seconds / statistics.mean(result.seconds for result in ours)
     print(f"fast is {ratio:.1f} times sooner (target: at least {TARGET})")
     return int(not ratio >= TARGET)
 
