@@ -5,11 +5,13 @@ PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 INSTALLED_DEV := .venv/.installed-dev
 
-.PHONY: help run test lint format screenshots
+.PHONY: help run test stress lint format screenshots
 
 help:
 	@echo "make run          the dashboard, in your browser at http://localhost:8501"
 	@echo "make test         all tests (ARGS='tests/core -x' goes to pytest)"
+	@echo "make stress       50 killed workers, 10 killed servers, 30 writers, on two databases (half an"
+	@echo "                  hour)"
 	@echo "make lint         ruff: rules and format"
 	@echo "make format       ruff: mend both"
 	@echo "make screenshots  docs/screenshots/, from a real server (minutes: it trains a network)"
@@ -20,6 +22,10 @@ run: $(INSTALLED)
 test: $(INSTALLED_DEV)
 	@$(PYTHON) -m tests.prerequisites
 	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+stress: $(INSTALLED_DEV)
+	@$(PYTHON) -m tests.prerequisites
+	$(PYTHON) -m benchmarks.stress --postgresql
 
 lint: $(INSTALLED_DEV)
 	$(PYTHON) -m ruff check .

@@ -1,14 +1,15 @@
 """Runs survive: workers and servers killed at random moments, and many writers on one database.
 
-    python -m benchmarks.stress                    (about a quarter of an hour)
-    python -m benchmarks.stress --postgresql URL   (on that database, too: as long again)
+    python -m benchmarks.stress                      (about a quarter of an hour)
+    python -m benchmarks.stress --postgresql [URL]   (as long again on PostgreSQL: the empty
+                                                      database there, else a server of its own)
 
 `kills` trains one tiny run while its workers and its servers are killed (SIGKILL) at random
 moments. In the end it must have the weights and the curves of the same run left in peace, to the
 bit; no worker may be left over; the database must be whole. `writers` has processes add points to
 runs of their own as fast as they can: no error, and as many rows as were written.
 
-The tests do the same with smaller numbers.
+The tests do the same with smaller numbers; the GitHub workflow runs this beside them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,9 @@ import sqlalchemy as sa
 from nin_core import PRESETS, jobs
 from nin_core.checkpoints import load_weights
 from nin_core.recipes import RECIPES
-from nin_core.store import PROJECT, Run, RunStore, WorkerId
+from nin_core.records import Run, WorkerId
+from nin_core.store import PROJECT, RunStore
+from tests import postgres
 
 GONE_SECONDS = 10.0  # within which the worker of a killed server must have ended
 LIMIT_SECONDS = 3600.0
@@ -252,13 +255,21 @@ def main() -> int:
     parser.add_argument("--servers", type=int, default=10, help="servers to kill (10)")
     parser.add_argument("--writers", type=int, default=30, help="processes that write (30)")
     parser.add_argument("--seconds", type=float, default=20.0, help="that they write for (20)")
-    parser.add_argument("--postgresql", metavar="URL", help="an empty database, to use as well")
+    parser.add_argument(
+        "--postgresql",
+        metavar="URL",
+        nargs="?",
+        const="",
+        help="on an empty database there, too; without URL on a server started for it",
+    )
     options = parser.parse_args()
     good = True
     epochs = EPOCHS_PER_KILL * (options.workers + options.servers)
-    with tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as held:
+        folder = held.enter_context(tempfile.TemporaryDirectory())
         urls = [f"sqlite:///{Path(folder) / 'runs.db'}"]
-        urls += [options.postgresql] if options.postgresql else []
+        if options.postgresql is not None:
+            urls.append(options.postgresql or held.enter_context(postgres.cluster())())
         for url in urls:
             kind = sa.make_url(url).get_backend_name()
             done = kills(
