@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from . import admission, process_memory, spare
 from .checks import ConfigError
 from .datasets import DATASETS
-from .machine import available_cores, has_accelerator
+from .machine import accelerators, available_cores
 from .records import Run, StateError, WorkerId, now
 from .store import PROJECT, RunStore, StoreError
 
@@ -201,9 +201,9 @@ def advance(store: RunStore, *, slots: int | None = None, outlive: bool = False)
 
 
 def slots_here() -> int:
-    """Runs that train at once here: one a core, or one where a GPU does the work."""
-    cores = available_cores()
-    return min(cores, 1) if has_accelerator() else cores
+    """Runs that train at once here: one a core, or one a GPU where there are any."""
+    cores, devices = available_cores(), accelerators()
+    return min(cores, devices) if devices else cores
 
 
 def keep_spare(store: RunStore) -> None:

@@ -116,16 +116,20 @@ def available_cores() -> int:
 
 
 @lru_cache(maxsize=1)
-def has_accelerator() -> bool:
-    """Whether PyTorch would train on a GPU here: an NVIDIA one, or Apple's."""
+def accelerators() -> int:
+    """GPUs on which PyTorch would train here: NVIDIA's that are visible, or Apple's; else 0."""
     if sys.platform == "darwin":
-        return platform.machine() == "arm64"
+        return int(platform.machine() == "arm64")
+    if "+cpu" in torch_version():
+        return 0
+    there = len(list(Path("/dev").glob("nvidia[0-9]*")))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return (
-        visible not in ("", "-1")
-        and "+cpu" not in torch_version()
-        and any(Path("/dev").glob("nvidia[0-9]*"))
-    )
+    if visible is None:
+        return there
+    named = [name for name in visible.split(",") if name.strip()]
+    if "-1" in named:  # hides itself and all that follow
+        named = named[: named.index("-1")]
+    return min(there, len(named))
 
 
 @lru_cache(maxsize=1)

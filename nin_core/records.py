@@ -215,11 +215,15 @@ class Run:
 
 
 class Signal(NamedTuple):
-    """What a worker asks for several times a second."""
+    """What a worker asks for several times a second.
+
+    `sharing` is how many runs have a worker on its host, its own included.
+    """
 
     state: str
     desired_state: str
     desired_rate: float | None = None
+    sharing: int = 1
 
 
 def now() -> datetime:

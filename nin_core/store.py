@@ -241,12 +241,19 @@ class RunStore:
         return row.log or ""
 
     def signal(self, run_id: int, attempt: int) -> Signal:
-        """The state a worker's run has and is wanted to have; `ClaimLost` if it is not its own."""
+        """What is wanted of a worker's run and who is beside it; `ClaimLost` if not its own."""
+        runs, others = tables.runs, tables.runs.alias()
+        sharing = (
+            sa.select(sa.func.count())
+            .select_from(others)
+            .where(others.c.worker_host == runs.c.worker_host)
+            .scalar_subquery()
+        )
         with self._read() as connection:
             row = connection.execute(
-                sa.select(
-                    tables.runs.c.state, tables.runs.c.desired_state, tables.runs.c.desired_rate
-                ).where(tables.runs.c.id == run_id, tables.runs.c.attempt == attempt)
+                sa.select(runs.c.state, runs.c.desired_state, runs.c.desired_rate, sharing).where(
+                    runs.c.id == run_id, runs.c.attempt == attempt
+                )
             ).one_or_none()
         if row is None:
             raise ClaimLost(run_id, attempt)
@@ -321,6 +328,25 @@ class RunStore:
                 tables.runs.c.worker_host.is_(None),
             )
         return int(run_id) if won else None
+
+    def take_device(self, run_id: int, attempt: int, devices: Sequence[str]) -> str:
+        """The first of a host's devices that no other run with a worker there has; now it is taken.
+
+        If all are taken, the first.
+        """
+        runs, own = tables.runs, tables.runs.alias()
+        with self._write() as connection:
+            self._database.alone(connection)  # or two workers would each see the same one free
+            used = connection.scalars(
+                sa.select(runs.c.device)
+                .join(own, own.c.worker_host == runs.c.worker_host)
+                .where(own.c.id == run_id, runs.c.id != run_id, runs.c.device.is_not(None))
+            ).all()
+            device = next((name for name in devices if name not in used), devices[0])
+            owned = runs.c.attempt == attempt
+            if not self._update(connection, run_id, {"device": device}, owned):
+                raise ClaimLost(run_id, attempt)
+        return device
 
     def assign(self, run_id: int, worker: WorkerId) -> None:
         """Say which process was started for a reserved run, unless it has claimed it already."""

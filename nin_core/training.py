@@ -450,11 +450,15 @@ class Training:
         on_update: called before this object changes the weights for the first time.
         on_rate: called with a step and a rate that was changed after it (see `change_rate`),
             before the next step's event.
-        settings: how the steps are computed; their threads are for whoever calls to set. A state
-            goes on to the bit only with the settings that it came about with.
+        on_threads: called with the new `settings` when threads have changed (see
+            `change_threads`), before the next step's event.
+        settings: how the steps are computed; PyTorch is to have `settings.threads_after` the steps
+            of `state` when it is made. A state goes on to the bit only with the settings that it
+            came about with.
 
     Attributes:
         epoch, step, total_steps: as in the events.
+        settings: those given, with the changes of threads that came since.
         tested: the last pass over the whole test set and the step after which it was made.
 
     Raises:
@@ -474,12 +478,14 @@ class Training:
         state: TrainingState | None = None,
         on_update: Callable[[], None] | None = None,
         on_rate: Callable[[int, float], None] | None = None,
+        on_threads: Callable[[Settings], None] | None = None,
         settings: Settings | None = None,
     ) -> None:
         _check(dataset, config, network)
         self._began = time.perf_counter()
         self._device = torch.device(device) if device is not None else choose_device()
         settings = settings or Settings()
+        self.settings = settings
         self._channels_last = settings.channels_last and can_use_channels_last(network)
         layout = torch.channels_last if self._channels_last else torch.contiguous_format
         self._model = model.to(self._device, memory_format=layout)
@@ -490,7 +496,9 @@ class Training:
         self._should_stop = should_stop or (lambda: False)
         self._on_update = on_update
         self._on_rate = on_rate
+        self._on_threads = on_threads
         self._wanted_rate: float | None = None
+        self._wanted_threads: int | None = None
         self._mean = dataset.mean if config.standardize else None
         self._std = dataset.std if config.standardize else None
         self._images = dataset.train_images
@@ -524,6 +532,7 @@ class Training:
         self._resumed = state is not None
         if state is not None:
             self._restore(state)
+        self._threads = settings.threads_after(self.step)
 
     def events(self, *, initialize: bool = True) -> Iterator[StepEvent | EpochEvent]:
         """Train to the end and yield what `fit` yields.
@@ -575,6 +584,13 @@ class Training:
     def change_rate(self, rate: float) -> None:
         """From the next step on, train with this rate (its cycle's peak). Thread-safe."""
         self._wanted_rate = rate
+
+    def change_threads(self, threads: int) -> None:
+        """From the next step on, compute with so many threads. Thread-safe.
+
+        Where `settings` has changes yet to come, because a state before them goes on, after those.
+        """
+        self._wanted_threads = threads
 
     def state(self, *, close: bool = False) -> TrainingState | None:
         """A copy of the state after the last finished step; None before the first. Thread-safe.
@@ -740,6 +756,7 @@ class Training:
 
     def _take_step(self, inputs: torch.Tensor, labels: torch.Tensor, began: float) -> None:
         labels = labels.to(self._device)
+        self._follow_wanted_threads()
         self._follow_wanted_rate()
         rate = self._rate_after(self.step)
         for group in self._optimizer.param_groups:
@@ -806,6 +823,20 @@ class Training:
             return time.perf_counter() - began
 
         return step
+
+    def _follow_wanted_threads(self) -> None:
+        threads = self.settings.threads_after(self.step)
+        changes = self.settings.thread_changes
+        if not changes or changes[-1][0] <= self.step:
+            wanted, self._wanted_threads = self._wanted_threads, None
+            if wanted is not None and wanted != threads:
+                threads = wanted
+                self.settings = self.settings.with_threads(self.step, wanted)
+                if self._on_threads is not None:
+                    self._on_threads(self.settings)
+        if threads != self._threads:
+            torch.set_num_threads(threads)
+            self._threads = threads
 
     def _follow_wanted_rate(self) -> None:
         wanted, self._wanted_rate = self._wanted_rate, None

@@ -11,9 +11,11 @@ Choices made here:
 * The usual settings are one thread, channels_last where the network can (`model.memory_layout`),
   float32, and images resized batch by batch. Another choice must be clearly faster: a tenth, and a
   third for a second thread, which a run beside this one could use.
-* A second thread is tried only where steps are long. A run keeps its threads, and of nin-slim-128
-  one with two beside one with one trained half as many images together as two with one each (1,739
-  against 3,216 a second, two AVX2 cores).
+* A second thread is tried only where steps are long, and runs that train at once share the cores:
+  of nin-slim-128 one with two threads beside one with one trained half as many images together as
+  two with one each (1,739 against 3,216 a second, two AVX2 cores). So a run's threads change while
+  it goes, when others come and go; `Settings.thread_changes` says after which steps, because a
+  step with other threads has other bits.
 * bfloat16 is computed by autocast: weights, gradients and updates stay float32, and so do tests.
   Where the processor has no instructions for it a step takes ten times as long, which the second
   step tells; then the trial ends.
@@ -21,7 +23,8 @@ Choices made here:
   It pays over several epochs of images that are not changed at random, if they fit into an eighth
   of the memory that is free.
 * The other settings change the bits of a run, though not what it learns: a run keeps those it began
-  with, also when it begins anew because it was killed before its first checkpoint.
+  with, and its changes of threads at their steps, also when it begins anew because it was killed
+  before its first checkpoint.
 * A probe is a guest. It measures when a run has ended and nobody waits, and stops when someone
   does. Without one, a run gets the usual settings.
 """
@@ -58,23 +61,42 @@ class Settings:
     """How the steps of a run are computed.
 
     Attributes:
-        threads: that PyTorch uses.
+        threads: that PyTorch uses from the first step on.
         channels_last: the layout of images and maps, where the network can; otherwise channels
             come first.
         bfloat16: whether products are computed in bfloat16, by autocast.
         resize_once: whether images are brought to the network's size once, not in every batch.
+        thread_changes: ``(steps, threads)``, rising: after so many steps it was so many threads.
     """
 
     threads: int = 1
     channels_last: bool = True
     bfloat16: bool = False
     resize_once: bool = False
+    thread_changes: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        changes = tuple((step, threads) for step, threads in self.thread_changes)
+        object.__setattr__(self, "thread_changes", changes)  # JSON has lists
+
+    def threads_after(self, step: int) -> int:
+        """The threads of the step that follows `step` steps."""
+        return [self.threads, *(n for since, n in self.thread_changes if since <= step)][-1]
+
+    def with_threads(self, step: int, threads: int) -> Self:
+        """These settings with other threads after `step` steps, whatever was to come there."""
+        earlier = [change for change in self.thread_changes if change[0] < step]
+        return replace(self, thread_changes=(*earlier, (step, threads)))
 
     def words(self) -> str:
         """For people, e.g. "1 thread, bfloat16, channels last"."""
+        threads, since = self.threads, ""
+        if self.thread_changes:
+            step, threads = self.thread_changes[-1]
+            since = f" since step {step + 1:,}"
         return ", ".join(
             [
-                f"{self.threads} thread{'s' if self.threads > 1 else ''}",
+                f"{threads} thread{'s' if threads > 1 else ''}{since}",
                 "bfloat16" if self.bfloat16 else "float32",
                 "channels last" if self.channels_last else "channels first",
                 *(["resized once"] if self.resize_once else []),
@@ -94,7 +116,7 @@ class Settings:
         """
         try:
             return cls(**json.loads(text))
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"no settings of a run: {text[:100]}") from error
 
 
@@ -153,12 +175,22 @@ def settings_for(
         free_bytes: memory that is free; None where the system does not tell.
     """
     found = known(network, train.batch_size)
-    if found is None:
-        return Settings(threads_for(network, train.batch_size, cores, running))
-    chosen = found.chosen
-    threads = 1 if chosen.threads == 1 else max(1, cores // max(1, running))
+    chosen = Settings() if found is None else found.chosen
+    threads = threads_beside(network, train.batch_size, cores=cores)(running)
     once = chosen.resize_once and can_resize_once(network, train, dataset, free_bytes)
     return replace(chosen, threads=threads, resize_once=once)
+
+
+def threads_beside(network: NiNConfig, batch_size: int, *, cores: int) -> Callable[[int], int]:
+    """The threads of such a run by how many runs share this computer, itself included.
+
+    By what was found on this computer up to now, else by `threads_for`.
+    """
+    found = known(network, batch_size)
+    if found is None:
+        return lambda running: threads_for(network, batch_size, cores, running)
+    alone = found.chosen.threads
+    return lambda running: 1 if alone == 1 else max(1, cores // max(1, running))
 
 
 def threads_for(network: NiNConfig, batch_size: int, cores: int, running: int) -> int:
@@ -268,7 +300,7 @@ def probe(
 
 def is_wanted(network: NiNConfig, batch_size: int) -> bool:
     """Whether a run of this network, once it has ended, is to be followed by a probe."""
-    on = os.environ.get(SWITCH) != "0" and not machine.has_accelerator()
+    on = os.environ.get(SWITCH) != "0" and not machine.accelerators()
     return on and known(network, batch_size) is None
 
 

@@ -14,15 +14,16 @@ Choices made here:
 * Stop or pause within a second, however long a step takes: the training's state can be taken as of
   the last finished step (`Training.state`). The reporter gives the training loop a moment to come
   round by itself; if that is still busy, it writes weights and final state without it.
-* A run that has a checkpoint goes on from it, with as many threads as it had, so that what follows
-  is, to the bit, what would have followed.
+* A run that has a checkpoint goes on from it, with as many threads as it had at each step, so that
+  what follows is, to the bit, what would have followed.
 * SIGTERM and Ctrl-C mean stop. They arrive through a wake-up socket, since Python would deliver
   them to the main thread only after its step.
 * With `--with` the process ends when that one, its parent, does: it keeps a checkpoint and puts the
   run back into the queue. A process that has lost its parent gets another one from the system.
 * Another learning rate, asked for while the run goes, holds from the next step on. That step is
   written down before any point that comes after it, so that a run that has to go back to its last
-  checkpoint does the same again.
+  checkpoint does the same again. So with threads: a run gives them up at once when another one
+  joins it on its computer, and takes them back when that has been gone for some seconds.
 * A database that does not answer costs nothing for a while: the curves wait in memory and
   training goes on. When it stays away the process ends by itself, with a line in its log.
 * The state is final before the test set is measured and the diagnosis made: both take a while.
@@ -92,6 +93,9 @@ PATIENCE_SECONDS = {"missing": 5.0, "damaged": 5.0, "schema": 0.0}
 PATIENCE_DEFAULT = 60.0
 PATIENCE_ORPHANED = 5.0  # nobody is left who would notice this process
 LONGEST_PAUSE = 5.0  # between two attempts to reach the database
+GROWING_SECONDS = (
+    5.0  # for which cores must have been free before a run takes them: not between two
+)
 
 
 # --- the reporter -----------------------------------------------------------------------------
@@ -131,6 +135,10 @@ class Reporter:
         self._writing_seconds = 0.0
         self._failing_since: float | None = None
         self._pause = POLL_SECONDS
+        # Sharing the cores.
+        self._threads_beside: Callable[[int], int] | None = None
+        self._threads = 0
+        self._more_since: float | None = None
         # Stopping.
         self._training: Training | None = None
         self._info: dict[str, Any] = {}
@@ -154,9 +162,20 @@ class Reporter:
             self._flushed_at = -math.inf
         self._ring()
 
-    def watch(self, training: Training, info: dict[str, Any]) -> None:
-        """The training whose state to keep when the run is stopped, and how it comes about."""
-        self._training, self._info = training, info
+    def watch(
+        self,
+        training: Training,
+        info: dict[str, Any],
+        threads_beside: Callable[[int], int] | None = None,
+    ) -> None:
+        """The training whose state to keep when the run is stopped, and how it comes about.
+
+        Args:
+            threads_beside: its threads by how many runs share this computer; None: they stay.
+        """
+        self._threads = training.settings.threads_after(training.step)
+        self._info, self._threads_beside = info, threads_beside
+        self._training = training
 
     def add(self, row: MetricRow) -> None:
         """A point of the curves; the first one is written at once."""
@@ -174,6 +193,11 @@ class Reporter:
             self._rates.append((step, rate))
             self._flushed_at = -math.inf
         self._ring()
+
+    def changed_threads(self, settings: tuning.Settings) -> None:
+        """That the run has other threads from now on; written before the points that follow."""
+        threads = settings.thread_changes[-1][1]
+        self.note(settings=settings.to_json(), threads=threads)
 
     def keep(self, snapshot: TrainingState | None) -> None:
         """Weights to write with the next metrics."""
@@ -273,7 +297,7 @@ class Reporter:
 
     def _report(self) -> None:
         """One turn: ask, write what is due, and stop for a training loop that does not."""
-        state, desired, rate = self._store.signal(self._run_id, self._attempt)
+        state, desired, rate, sharing = self._store.signal(self._run_id, self._attempt)
         if state not in ("running", "interrupted"):
             self._leave(f"Run #{self._run_id} is {state}; there is nothing to do.", 0)
         if desired in ENDINGS:
@@ -284,6 +308,7 @@ class Reporter:
             self._asked_rate = rate
             if rate is not None:
                 self._training.change_rate(rate)
+        self._share_cores(sharing)
         moment = time.monotonic()
         if self._stop_since is not None and moment - self._stop_since >= GRACE_SECONDS:
             snapshot = self._training.state(close=True) if self._training else None
@@ -299,6 +324,18 @@ class Reporter:
         elif moment - self._flushed_at >= FLUSH_SECONDS:
             self._flush()
         self._failing_since, self._pause = None, POLL_SECONDS
+
+    def _share_cores(self, sharing: int) -> None:
+        if self._training is None or self._threads_beside is None:
+            return
+        wanted, moment = self._threads_beside(sharing), time.monotonic()
+        if wanted <= self._threads:
+            self._more_since = None
+        elif self._more_since is None:
+            self._more_since = moment
+        if wanted < self._threads or moment - (self._more_since or moment) > GROWING_SECONDS:
+            self._threads, self._more_since = wanted, None
+            self._training.change_threads(wanted)
 
     def _stop(self, ending: str = "stopped") -> None:
         if self._stop_since is None:
@@ -376,7 +413,12 @@ class Reporter:
             return None
         from .checkpoints import pack
 
-        info = self._info | {"event_due": snapshot.event_due, "epoch_ended": snapshot.epoch_ended}
+        assert self._training is not None
+        info = self._info | {
+            "threads": self._training.settings.threads_after(snapshot.step - 1),
+            "event_due": snapshot.event_due,
+            "epoch_ended": snapshot.epoch_ended,
+        }
         return Checkpoint(snapshot.step, snapshot.epoch, pack(snapshot), info)
 
     def _failed(self, error: StoreError) -> None:
@@ -482,12 +524,16 @@ class _Job:
         channels_last = settings.channels_last and can_use_channels_last(self.network)
         self.settings = replace(settings, channels_last=channels_last)  # what is told is what is
         # Before the first operation: PyTorch's pool keeps the size it starts with.
-        torch.set_num_threads(self.settings.threads)
+        threads = self.settings.threads_after(self.kept.step if self.kept else 0)
+        torch.set_num_threads(threads)
         self.device = choose_device()
+        if self.device.type == "cuda":
+            every = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+            self.device = torch.device(store.take_device(run.id, attempt, every))
         process_memory.reset_peak()
         reporter.note(
             phase="loading data",
-            threads=self.settings.threads,
+            threads=threads,
             settings=self.settings.to_json(),
             device=str(self.device),
             base_bytes=process_memory.resident(),
@@ -511,12 +557,19 @@ class _Job:
             self.config,
             info,
             cores=available_cores(),
-            running=len(self._store.list_runs(states=["running"])),
+            running=self._store.signal(self._run.id, self._attempt).sharing,
             free_bytes=free,
         )
         if self.kept is not None:  # of an older version, which knew no others
             settings = tuning.Settings(self.kept.info.get("threads", settings.threads))
         return settings
+
+    def _threads_beside(self) -> Callable[[int], int] | None:
+        """The run's threads by how many share this computer; None where a GPU does the work."""
+        if self.device.type != "cpu":
+            return None
+        batch, cores = self.config.batch_size, available_cores()
+        return tuning.threads_beside(self.network, batch, cores=cores)
 
     def _predicted_bytes(self) -> int:
         """What training is expected to take beside the process itself."""
@@ -545,7 +598,6 @@ class _Job:
 
         reporter, settings = self._reporter, self.settings
         info = {
-            "threads": settings.threads,
             "device": str(self.device),
             "dtype": "bfloat16" if settings.bfloat16 else "float32",
             "memory_format": "channels_last" if settings.channels_last else "contiguous_format",
@@ -561,6 +613,7 @@ class _Job:
             state=unpack(self.kept.blob) if self.kept else None,
             on_update=lambda: begin(),  # below: it needs the training
             on_rate=reporter.changed_rate,
+            on_threads=reporter.changed_threads,
             settings=settings,
         )
         recorder = Recorder(self.model, training.total_steps, training.step)
@@ -571,7 +624,7 @@ class _Job:
             reporter.replay(recorder.take(training.step, max(training.epoch, 1)))
 
         reporter.note(total_steps=training.total_steps)
-        reporter.watch(training, info)
+        reporter.watch(training, info, self._threads_beside())
         test_size = len(self.dataset.test_labels)
         try:
             for event in training.events():

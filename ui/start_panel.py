@@ -268,7 +268,7 @@ def _cost(plan: Plan) -> None:
 
 def _how_computed(plan: Plan) -> None:
     """The settings that a run would get, and the timings that speak for them."""
-    if machine.has_accelerator():
+    if machine.accelerators():
         return
     found = tuning.known(plan.network, plan.train.batch_size)
     if found is None:
@@ -285,8 +285,9 @@ def _how_computed(plan: Plan) -> None:
         )
         st.markdown(f"| Settings | images/s |\n|:--|--:|\n{rows}")
         st.caption(
-            "Timed on this computer with random images, for networks of this size. Runs that share "
-            "the cores share the threads. A run keeps the settings that it began with."
+            "Timed on this computer with random images, for networks of this size. A run keeps the "
+            "settings that it began with, but for its threads: runs that train at once share the "
+            "cores."
         )
 
 

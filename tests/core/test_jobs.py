@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nin_core import PRESETS, ConfigError, jobs, spare, worker
+from nin_core import PRESETS, ConfigError, jobs, machine, spare, worker
 from nin_core.evaluation import confusion_matrix, read_logits
 from nin_core.jobs import (
     advance,
@@ -86,6 +86,23 @@ def fake_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[st
         monkeypatch.setattr(sys, "executable", str(path))
 
     return make
+
+
+@pytest.mark.parametrize(
+    ("visible", "slots"), [(None, 2), ("", 0), ("-1", 0), ("1", 1), ("0,1,2", 2), ("1,-1,0", 1)]
+)
+def test_one_run_a_gpu_where_there_are_any(monkeypatch, visible, slots):
+    monkeypatch.setattr(machine, "torch_version", lambda: "2.14.1")
+    monkeypatch.setattr(sys, "platform", "linux")
+    there = [Path("/dev/nvidia0"), Path("/dev/nvidia1")]
+    monkeypatch.setattr(Path, "glob", lambda path, pattern: iter(there))
+    monkeypatch.setattr(jobs, "available_cores", lambda: 16)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(jobs, "accelerators", machine.accelerators.__wrapped__)
+    assert jobs.slots_here() == (slots or 16)
 
 
 # --- real worker processes --------------------------------------------------------------------

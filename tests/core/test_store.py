@@ -156,7 +156,7 @@ def test_stop_before_training_is_immediate_and_later_a_wish(store):
     store.note(training, attempt, phase="training")
     assert store.request(training, "stopped") == "running"
     assert store.desired_state(training) == "stopped"
-    assert store.signal(training, attempt) == ("running", "stopped", None)
+    assert store.signal(training, attempt) == ("running", "stopped", None, 1)
     asked = store.get(training).desired_at
     store.request(training, "stopped")
     assert store.get(training).desired_at == asked  # asking twice does not start the clock again
@@ -380,6 +380,34 @@ def test_runs_are_reserved_in_order_while_there_are_slots(store):
     assert store.reserve(2, "h") is None  # it still measures
     store.release(ids[0], attempt)
     assert store.reserve(2, "h") == ids[2]
+
+
+def test_a_device_is_one_runs_until_its_worker_has_gone(store):
+    first, second, third, elsewhere = (new_run(store) for _ in range(4))
+    devices = ["cuda:0", "cuda:1"]
+
+    def take(run_id: int, host: str = "h") -> str:
+        attempt = store.claim(run_id, WorkerId(host, run_id))
+        return store.take_device(run_id, attempt, devices)
+
+    assert [take(first), take(second), take(elsewhere, "another")] == ["cuda:0", "cuda:1", "cuda:0"]
+    with pytest.raises(ClaimLost):
+        store.take_device(first, 7, devices)
+    store.release(first, 1)
+    assert take(third) == "cuda:0"
+    assert store.get(third).device == "cuda:0"
+
+
+def test_a_worker_knows_how_many_share_its_computer(store):
+    ids = [new_run(store) for _ in range(3)]
+    hosts = ("h", "h", "another")
+    for run_id, host in zip(ids, hosts, strict=True):
+        store.claim(run_id, WorkerId(host, run_id))
+    assert [store.signal(run_id, 1).sharing for run_id in ids] == [2, 2, 1]
+    store.transition(ids[0], "finished", attempt=1, phase="measuring")
+    assert store.signal(ids[1], 1).sharing == 2  # its worker still measures
+    store.release(ids[0], 1)
+    assert store.signal(ids[1], 1).sharing == 1
 
 
 def test_a_run_made_for_this_process_is_not_given_away(store):

@@ -45,6 +45,7 @@ from nin_core.training import (
     diagnose,
     evaluate,
 )
+from nin_core.tuning import Settings
 
 from .strategies import networks
 
@@ -510,6 +511,53 @@ def test_a_rate_changed_on_the_way_is_as_if_it_had_been_planned(recipe: str) -> 
     steps = [event["step"] for event in events]
     expected = [r * (factor if step > 6 else 1) for r, step in zip(plain, steps, strict=True)]
     assert rates == pytest.approx(expected)
+
+
+def test_threads_changed_on_the_way_are_as_if_they_had_been_planned() -> None:
+    """The recorded changes, from the start or from a state before them: the same to the bit."""
+    network = toy_network()
+    config = RECIPES["fast"].configure(network, epochs=3, batch_size=50)
+    usual = torch.get_num_threads()
+    used: list[int] = []
+    recorded: list[Settings] = []
+
+    def training(settings: Settings, **more: object) -> tuple[nn.Module, Training]:
+        model = build_nin(network)
+        model.register_forward_hook(lambda *_: used.append(torch.get_num_threads()))
+        data = toy_dataset()
+        facts = {"network": network, "device": "cpu", "settings": settings}
+        return model, Training(model, data, config, **facts, **more)
+
+    try:
+        torch.set_num_threads(2)
+        model, changed = training(Settings(threads=2), on_threads=recorded.append)
+        before, events = None, []
+        for event in changed.events():
+            events.append(without_clock(event))
+            if event.step == 1:
+                before = pack(changed.state())
+            if isinstance(event, EpochEvent):
+                changed.change_threads(1 if event.epoch == 1 else 2)
+        planned = Settings(threads=2).with_threads(6, 1).with_threads(12, 2)
+        assert recorded == [planned.with_threads(6, 1), planned]
+        assert changed.settings == planned
+        assert 1 in used and used[0] == used[-1] == 2
+        for more in ({}, {"state": unpack(before)}):
+            once, used = used, []
+            again, rest = training(planned, **more)
+            rest.change_threads(7)  # asked for now, but what was recorded is to be repeated first
+            tail = []
+            for event in rest.events():
+                tail.append(without_clock(event))
+                if event.step == 12:
+                    rest.change_threads(2)
+            assert tail == events[-len(tail) :]
+            assert used == once[-len(used) :]
+            for name, value in model.state_dict().items():
+                assert torch.equal(value, again.state_dict()[name]), name
+            used = once
+    finally:
+        torch.set_num_threads(usual)
 
 
 def test_added_epochs_have_a_cycle_of_their_own() -> None:

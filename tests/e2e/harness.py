@@ -321,6 +321,12 @@ def set_slider(page: Page, label: str, value: float) -> None:
     wait_idle(page)
 
 
+def expect_state(page: Page, text: str, timeout: float = 300_000) -> None:
+    """Wait, so many ms at most, until the badge of the Training page's open run says so."""
+    badge = page.get_by_test_id("stMarkdownContainer").locator(".stMarkdownBadge")
+    expect(badge.filter(has_text=text)).to_have_count(1, timeout=timeout)
+
+
 def set_number(page: Page, label: str, value: float) -> None:
     """Type into a number field, press Enter and wait until the page is idle."""
     field = _widget(page, "stNumberInput", label).locator("input")

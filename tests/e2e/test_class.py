@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 
 from nin_core import PRESETS, RECIPES, summarize
 from nin_core.store import RunStore
-from tests.e2e.harness import PROJECT, Dashboard, set_slider, visit
+from tests.e2e.harness import PROJECT, Dashboard, expect_state, set_slider, visit
 
 pytestmark = pytest.mark.e2e
 
@@ -58,7 +58,7 @@ def test_thirty_pages_at_once_leave_the_pages_usable_and_the_run_alone(
         total = summarize(PRESETS["nin-slim-128"].with_widths(WIDTHS)).total_parameters
         expect(page.locator(".nin-totals")).to_contain_text(f"{total:,}")
         visit(page, server, f"/training?run={run_id}")
-        expect(page.get_by_test_id("stBadge").first).to_have_text("finished")
+        expect_state(page, "finished")
         for process in (first, second, third):
             assert process.poll() is None, process.stderr and process.stderr.read()
     assert store.get(run_id).attempt == 1

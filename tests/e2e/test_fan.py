@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Page, expect
 
@@ -52,7 +53,8 @@ def test_a_fan_is_watched_to_its_end_opened_and_deleted(page: Page, server: Dash
 
     page.get_by_role("button", name=re.compile("^(horizontal_rule |show_chart )?seed 1")).click()
     wait_idle(page)
-    assert page.url.endswith(f"run={members[1].id}")
+    query = parse_qs(urlsplit(page.url).query)
+    assert (query["run"], query["fan"]) == ([str(members[1].id)], [str(members[0].id)])
     delete.click()
     press(page, f"Delete {SEEDS} runs for good")
     expect(page.locator(CHART)).to_have_count(0)

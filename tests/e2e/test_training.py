@@ -27,6 +27,7 @@ from tests.e2e.harness import (
     assert_no_exception,
     button,
     choose,
+    expect_state,
     press,
     set_number,
     visit,
@@ -52,12 +53,6 @@ def start(page: Page) -> None:
     button(page, "Start").click()
 
 
-def state(page: Page, text: str) -> None:
-    """Wait until the open run's badge says so."""
-    badge = page.get_by_test_id("stMarkdownContainer").locator(".stMarkdownBadge")
-    expect(badge.filter(has_text=text)).to_have_count(1, timeout=PATIENCE)
-
-
 def points(page: Page, least: int) -> int:
     page.wait_for_function(f"least => ({POINTS})() >= least", arg=least, timeout=PATIENCE)
     return int(page.evaluate(POINTS))
@@ -81,7 +76,7 @@ def start_long_run(page: Page, server: Dashboard, epochs: int = 500) -> int:
 
 def stop(page: Page) -> None:
     button(page, "Stop").click()
-    state(page, "stopped")
+    expect_state(page, "stopped")
 
 
 def finished_run(store: RunStore, name: str, epochs: int = 1) -> int:
@@ -124,7 +119,7 @@ def test_one_epoch_on_real_data_with_a_reload_in_the_middle(
     assert points(page, seen) >= seen
     assert page.url == link
 
-    state(page, "finished")
+    expect_state(page, "finished")
     sees(page, "Most confident mistakes")
     (run,) = RunStore(server.store_url).list_runs()
     assert run.test_accuracy is not None and run.test_accuracy >= 0.75
@@ -174,7 +169,7 @@ def test_two_tabs_show_the_same_run_and_each_can_stop_it(
     other.goto(page.url)
     points(other, 3)
     stop(other)
-    state(page, "stopped")
+    expect_state(page, "stopped")
     for tab in (page, other):
         sees(tab, "What it gets right and wrong")
 
@@ -219,13 +214,13 @@ def test_stop_keeps_what_was_learned_and_other_pages_lose_nothing(
 def test_a_paused_run_goes_on(server: Dashboard, page: Page) -> None:
     run_id = start_long_run(page, server)
     button(page, "Pause").click()
-    state(page, "paused")
+    expect_state(page, "paused")
     store = RunStore(server.store_url)
     paused = store.get(run_id)
     assert paused.step > 0
     sees(page, f"Paused after step {paused.step:,} of {paused.total_steps:,}.")
     button(page, "Resume").click()
-    state(page, "running")
+    expect_state(page, "running")
     page.wait_for_timeout(100)
     points(page, len([row for row in store.metrics(run_id) if row.kind == "step"]) + 2)
     assert store.get(run_id).step > paused.step
@@ -237,7 +232,7 @@ def test_a_killed_worker_is_shown_as_interrupted(server: Dashboard, page: Page) 
     worker = RunStore(server.store_url).get(run_id).worker_pid
     assert worker in server.workers()
     os.kill(worker, signal.SIGKILL)
-    state(page, "interrupted")
+    expect_state(page, "interrupted")
     sees(page, "This run was interrupted.")
     assert points(page, 3)  # its curves are still there
 
