@@ -40,6 +40,7 @@ MAX_POINTS = 3000  # of one curve
 COMPARED_POINTS = 12_000  # of all curves of a comparison together
 COMPARED_TESTS = 4000  # of all its test points together, which are costlier to draw
 MAX_COMPARED = 20
+NAMED = 8  # runs up to which the legend has their names
 LONGEST_NAME = 32  # of the best run, within the chart
 RATE_ROWS = 3  # of the figures at changes of the rate, so that neighbours do not overlap
 MAX_ESTIMATES = 1000  # test points up to which the estimates within epochs are shown, too
@@ -365,21 +366,27 @@ def _rate_mark(x: float, rate: float, row: int) -> tuple[dict[str, Any], dict[st
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One run among others in a figure: its label, its points, and its steps per epoch."""
+    """One run among others in a figure: its label, its points, and its steps per epoch.
+
+    `number` is what it is called in the legend of many runs, e.g. "#5".
+    """
 
     label: str
     history: History
     steps_per_epoch: float
+    number: str = ""
 
 
 def comparison_figure(runs: Sequence[Compared], view: View | None = None) -> Figure:
     """Test accuracy and training loss of up to `MAX_COMPARED` runs; colour, then dash, tells them.
 
     With other batch sizes, equal epochs are not equal steps: the view says what is common. The more
-    runs, the fewer points each, so that a comparison costs the same to send and to draw.
+    runs, the fewer points each, so that a comparison costs the same to send and to draw; the legend
+    of more than `NAMED` has their numbers only, and pointing at a curve says the name.
     """
     view = view or View()
     runs = runs[:MAX_COMPARED]
+    many = len(runs) > NAMED
     limit = min(MAX_POINTS, COMPARED_POINTS // max(len(runs), 1) // (2 if view.smoothing else 1))
     estimates = min(MAX_ESTIMATES, COMPARED_TESTS // max(len(runs), 1))
     data: list[dict[str, Any]] = []
@@ -391,14 +398,18 @@ def comparison_figure(runs: Sequence[Compared], view: View | None = None) -> Fig
         color = theme.RUNS[number % len(theme.RUNS)]
         dash = DASHES[number // len(theme.RUNS)]
         x = places(view.unit, history.step, history.seconds, run.steps_per_epoch)
-        tests = _tests(history, view.unit, run.steps_per_epoch, estimates)
+        sizes = (_SMALL / 2, _LARGE / 2) if many else (_SMALL, _LARGE)
+        tests = _tests(history, view.unit, run.steps_per_epoch, estimates, sizes)
         ends.append(right_edge(view.unit, None, run.steps_per_epoch, x, tests["x"]))
         if (best := history.best()) is not None:
             bests.append((float(history.test_accuracy[best]), run.label))
         # A name is anybody's text: Plotly fills in a "%{y}" that stands in a template, and in the
         # name of a trace with `meta`; in the name of one without, which a hover shows, it stays.
-        common = {"name": run.label, "legendgroup": str(number)}
+        common: dict[str, Any] = {"name": run.label, "legendgroup": str(number)}
         place = _UNITS[view.unit].place
+        if many:  # what `%{meta}` stands for is not filled in once more
+            common |= {"name": run.number, "meta": run.label}
+            place += "<extra>%{meta}</extra>"
         data.append(
             {
                 **tests,
@@ -500,8 +511,18 @@ def right_edge(unit: Unit, end: float | None, steps_per_epoch: float, *columns: 
     return end if unit == "epochs" else end * steps_per_epoch
 
 
-def _tests(history: History, unit: Unit, steps_per_epoch: float, limit: int) -> dict[str, Any]:
-    """The trace of test accuracy without its colours and name; whole tests only, if too many."""
+def _tests(
+    history: History,
+    unit: Unit,
+    steps_per_epoch: float,
+    limit: int,
+    sizes: tuple[float, float] = (_SMALL, _LARGE),
+) -> dict[str, Any]:
+    """The trace of test accuracy without its colours and name; whole tests only, if too many.
+
+    Args:
+        sizes: diameters of an estimate's point and of a whole test's.
+    """
     whole = history.test_whole
     # Where an estimate and the whole test set meet, the latter says more.
     keep = whole | ~np.isin(history.test_step, history.test_step[whole])
@@ -519,7 +540,7 @@ def _tests(history: History, unit: Unit, steps_per_epoch: float, limit: int) -> 
         "y": _sent(history.test_accuracy[chosen]),
         "text": [_how(count, is_whole) for count, is_whole in zip(examples, whole, strict=True)],
         "marker": {
-            "size": [_LARGE if is_whole else _SMALL for is_whole in whole],
+            "size": [sizes[int(is_whole)] for is_whole in whole],
             "opacity": 1,
             "line": {"width": 0},
         },

@@ -24,7 +24,7 @@ from nin_core.recipes import RECIPES
 from nin_core.store import StoreError
 from ui import curve_panel, frame, pace, resources, training
 from ui.components import plot
-from ui.curves import MAX_COMPARED, Compared, comparison_figure
+from ui.curves import MAX_COMPARED, NAMED, Compared, comparison_figure
 
 if TYPE_CHECKING:
     from nin_core.records import Run
@@ -202,8 +202,9 @@ def _comparison(ticked: list[Run]) -> None:
             history = training.with_final_test(run, training.histories().of(store, run))
         except StoreError:
             continue
-        compared.append(Compared(training.title(run), history, training.steps_per_epoch(run)))
+        per_epoch = training.steps_per_epoch(run)
+        compared.append(Compared(training.title(run), history, per_epoch, f"#{run.id}"))
     view = curve_panel.choose_view("tr:compare")
     # The legend above takes its lines from the chart.
-    height = COMPARISON_HEIGHT + LEGEND_HEIGHT * len(compared)
+    height = COMPARISON_HEIGHT + LEGEND_HEIGHT * min(len(compared), NAMED)
     plot(comparison_figure(compared, view), key="comparison of runs", height=height)

@@ -18,6 +18,7 @@ from ui.curves import (
     MAX_COMPARED,
     MAX_ESTIMATES,
     MAX_POINTS,
+    NAMED,
     Compared,
     History,
     View,
@@ -264,7 +265,7 @@ def test_twenty_runs_differ_in_colour_or_dash_and_cost_what_few_do(history):
     rows = [step(n, train_loss=1 / n, train_accuracy=0.5) for n in range(1, 10_001)]
     long = History().extended(rows)
     for view in (View(), View(smoothing=0.9)):
-        runs = [Compared(f"#{n}", long, 4) for n in range(MAX_COMPARED + 3)]
+        runs = [Compared(f"#{n} a", long, 4, f"#{n}") for n in range(MAX_COMPARED + 3)]
         data = comparison_figure(runs, view)["data"]
         looks = {(t["line"]["color"], t["line"]["dash"]) for t in data}
         assert len(looks) == MAX_COMPARED == len({trace["name"] for trace in data})
@@ -277,6 +278,16 @@ def test_a_name_is_not_taken_for_a_template(history):
         assert "#1" not in trace.get("hovertemplate", "")
         assert "meta" not in trace  # with it, names would be templates
     assert [trace["name"] for trace in data] == ["#1 %{y}", "#1 %{y}", "Best"]
+
+
+def test_the_legend_of_many_runs_has_their_numbers_and_a_curve_says_the_name(history):
+    runs = [Compared(f"#{n} %{{y}}", history, 4, f"#{n}") for n in range(NAMED + 1)]
+    data = [t for t in comparison_figure(runs)["data"] if t.get("hoverinfo") != "skip"]
+    assert [t["name"] for t in data[::2]] == [run.number for run in runs]
+    assert [t["meta"] for t in data[1::2]] == [run.label for run in runs]
+    assert all(t["hovertemplate"].endswith("<extra>%{meta}</extra>") for t in data)
+    few = comparison_figure(runs[:NAMED])["data"]
+    assert [t["name"] for t in few[: 2 * NAMED : 2]] == [run.label for run in runs[:NAMED]]
 
 
 def test_the_best_of_all_runs_is_named_with_its_value(history):
