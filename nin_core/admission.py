@@ -6,10 +6,11 @@ Choices made here:
   more than all the memory this computer (or its container) has. It waits in the queue while the
   memory that is free now, less what the running ones have still to take, is too little.
 * The prediction is the largest of three phases, which give their memory back to each other: the
-  steps, by the ledger's walk through one, the tests, and a start that is fitted to the data. What
-  comes to that (kernels, free blocks that nothing fits into, copies of the weights on their way to
-  the store) was fitted to the workers of 160 random configurations of `benchmarks/memory_model.py`,
-  which says how far others are from it.
+  steps, by the ledger's walk through one, the tests, and a start that is fitted to the data, which
+  holds one layer's outputs. What comes to that (kernels, free blocks that nothing fits into, copies
+  of the weights on their way to the store) was fitted to the workers of 73 random configurations of
+  `benchmarks/memory_model.py`, which says how far others are from it. The same configuration takes
+  6 % more or less from one time to the next, and took a third more once in fifteen times.
 * The queue is first come, first served: a large run that waits for memory is not overtaken for ever
   by small ones.
 """
@@ -29,7 +30,7 @@ from .datasets import DATASETS
 from .ledger import step_peak
 from .measure import PROCESS_BYTES
 from .solver import proportions
-from .summary import BYTES, summarize
+from .summary import summarize
 
 if TYPE_CHECKING:
     from .config import NiNConfig
@@ -37,11 +38,11 @@ if TYPE_CHECKING:
     from .recipes import TrainConfig
     from .records import Run
 
-# Bytes occupied for each that a phase has alive at its peak: in a step those of the ledger and of
-# the batch while it is prepared, in a test and in a start those of the largest layer's both sides.
-STEP, PREPARED, TEST, START = 1.54, 0.35, 2.45, 0.7
-WORKSPACE = 55_000_000  # bytes that every run comes to occupy
-WEIGHT_COPIES = 19
+# Bytes occupied for each that a phase has alive at its peak: in a step those of the ledger, in a
+# test those of the largest layer's both sides, in a start those of the largest layer's outputs.
+STEP, TEST, START = 1.54, 2.75, 1.0
+WORKSPACE = 65_000_000  # bytes that every run comes to occupy
+WEIGHT_COPIES = 12
 
 
 def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
@@ -56,14 +57,10 @@ def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
         optimizer = "adamw"
     step = step_peak(summarize(network, train.batch_size), optimizer).bytes
     one = summarize(network)
-    image = BYTES * network.in_channels * network.image_size**2
     tested = estimate.test_batch(network)
     started = estimate.start_images(network) if train.initialization == "unit-variance" else 0
-    phases = (
-        STEP * step + PREPARED * train.batch_size * image,
-        TEST * tested * one.largest_pair_bytes,
-        START * started * one.largest_pair_bytes,
-    )
+    largest = max(layer.activation_bytes for layer in one.layers)
+    phases = (STEP * step, TEST * tested * one.largest_pair_bytes, START * started * largest)
     working = max(phases) + WEIGHT_COPIES * one.parameter_bytes + WORKSPACE
     return int(max(data + working, 2 * data))  # twice while it is read
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -646,6 +647,36 @@ def test_a_full_disk_is_said_and_the_last_weights_stay(store, fake_worker):
 
     checkpoint = store.load_checkpoint(run_id)
     assert unpack(checkpoint.blob).step == checkpoint.step >= 1
+
+
+def memory_group(folder: Path = Path("/sys/fs/cgroup")) -> tuple[Path, str] | None:
+    """Where a control group of memory can be made here, and its file of the limit; else None."""
+    with suppress(OSError):
+        if "memory" in (folder / "cgroup.subtree_control").read_text().split():
+            return (folder, "memory.max") if os.access(folder, os.W_OK) else None
+    old = folder / "memory"
+    return (old, "memory.limit_in_bytes") if os.access(old, os.W_OK) else None
+
+
+if memory_group() is not None:  # for root, where the system lets it; elsewhere it cannot be tested
+
+    @pytest.mark.slow
+    def test_a_worker_that_the_system_kills_for_memory_is_said_to_have_run_out(store):
+        """A real kill: the worker's own control group is too small for PyTorch."""
+        folder, limit = memory_group()
+        group = folder / f"nin-test-{os.getpid()}"
+        group.mkdir()
+        try:
+            (group / limit).write_text("50000000")
+            run_id = start_run(store, NETWORK, LONG, "shapes")
+            pid = wait_for(lambda: store.get(run_id).worker_pid, "a process")
+            (group / "cgroup.procs").write_text(str(pid))
+            run = wait_state(store, run_id, "interrupted")
+        finally:
+            wait_for(lambda: not (group / "cgroup.procs").read_text(), "the group to be empty")
+            group.rmdir()
+        assert run.error.startswith("Memory ran out: it was predicted to need about 1.1 GiB;")
+        assert "would" in run.error
 
 
 # --- settling and starting, without training --------------------------------------------------
