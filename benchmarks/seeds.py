@@ -5,7 +5,7 @@
 
 One process a core with one thread each. A run counts as stalled if its accuracy on the whole test
 set ends below 20 % (guessing is 10 %) or its loss is no number; beside it stands the explanation
-that the product gives (`training.diagnose`). The target for `fast` after one epoch: none stalled,
+that the product gives (`diagnosis.diagnose`). The target for `fast` after one epoch: none stalled,
 none below 75 %. Exit code 1 if it is missed. The tutorial's own ten epochs: `--epochs 10`.
 
 20 seeds are 80 runs of about 30 s each on one core of two with AVX2: some 25 minutes in all. Each
@@ -32,7 +32,8 @@ import torch
 
 from nin_core import PRESETS, RECIPES, build_nin, fit
 from nin_core.data import Dataset, load_dataset
-from nin_core.training import DivergedError, EpochEvent, diagnose
+from nin_core.diagnosis import diagnose
+from nin_core.training import DivergedError, EpochEvent
 
 STALLED = 0.20
 TARGET = 0.75

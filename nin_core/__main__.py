@@ -156,8 +156,9 @@ def _train(options: argparse.Namespace) -> int:
 
     from .admission import require
     from .jobs import advance, this_worker
+    from .reporter import leave_run
     from .store import RunStore, StoreError
-    from .worker import leave_run, work_on
+    from .worker import work_on
 
     require(network, config, dataset)
     printer = _Printer(options.json)

@@ -1,7 +1,7 @@
 """Many images through a network: in batches whose largest map is bounded, with progress.
 
-`training.evaluate` measures a run where it trains; this is for a page that shows how far it is, and
-can give up between two batches by raising from `progress`.
+`diagnosis.evaluate` measures a run where it trains; this is for a page that shows how far it is,
+and can give up between two batches by raising from `progress`.
 """
 
 from __future__ import annotations

@@ -9,11 +9,9 @@ Choices made here:
   same seed, threads and machine give the same events, but for seconds and images per second.
 * float32 in channels_last, unless `tuning` has found something faster on this computer. Test
   figures are always of float32.
-* Test figures are measured in eval mode (dropout off, batch norm by its running averages), on
-  images as they are. Training loss and accuracy are those of the batches as they were trained on,
-  as in the tutorial: with dropout, and mirrored or moved where the recipe says so (see
-  `augmentation`).
-* `diagnose` tells dead class maps (see `recipes` for how they die) from other failures.
+* Test figures are those of `diagnosis.evaluate`, in eval mode on images as they are. Training loss
+  and accuracy are those of the batches as they were trained on, as in the tutorial: with dropout,
+  and mirrored or moved where the recipe says so (see `augmentation`).
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,14 +31,10 @@ from . import allocator
 from .augmentation import Augmentation
 from .checks import ConfigError
 from .config import NiNConfig
-from .data import Dataset, prepare
+from .data import Dataset
 from .datasets import DatasetInfo
-from .estimate import (
-    event_interval,
-    start_images,
-    steps_per_epoch,
-    test_batch,
-)
+from .diagnosis import Evaluation, evaluate, inputs_of
+from .estimate import event_interval, start_images, steps_per_epoch
 from .initialization import initialize_unit_variance, initialize_xavier
 from .model import build_nin, can_use_channels_last
 from .recipes import MIN_RATE, TrainConfig
@@ -115,37 +109,6 @@ class EpochEvent:
     dead_channels: dict[str, int]
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
-    """A network's answers to a set of images.
-
-    Attributes:
-        logits: float32 [n, classes] on the CPU; n is smaller than asked if it was stopped early.
-        loss, accuracy: cross-entropy (nats) and share of right answers over these n; NaN if n = 0.
-    """
-
-    logits: torch.Tensor
-    loss: float
-    accuracy: float
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """Why a network does not learn.
-
-    Attributes:
-        dead_class_maps: how many class maps are zero for every probe image.
-        num_classes: how many there are.
-        logit_spread: largest standard deviation of a logit between the probe images.
-        sentence: for people: what is wrong and what to change.
-    """
-
-    dead_class_maps: int
-    num_classes: int
-    logit_spread: float
-    sentence: str
-
-
 def choose_device() -> torch.device:
     """The device to train on: CUDA, else Apple's MPS, else the CPU."""
     if torch.cuda.is_available():
@@ -201,122 +164,6 @@ def starting_model(dataset: Dataset, config: TrainConfig, network: NiNConfig) ->
     training._initialize()
     training._set_mode()
     return model
-
-
-def evaluate(
-    model: nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    network: NiNConfig,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    batch_size: int | None = None,
-    device: torch.device | str = "cpu",
-    should_stop: Callable[[], bool] | None = None,
-    channels_last: bool = True,
-) -> Evaluation:
-    """Logits, loss and accuracy in eval mode; every module's mode is restored afterwards.
-
-    Args:
-        images: uint8 [N, C, H, W]; labels: int64 [N].
-        mean, std: as for `data.prepare`; None for a network trained without standardising.
-        batch_size: default: what takes about a fifth of a second.
-        should_stop: asked before each batch; once true, the figures are those of the images so far.
-        channels_last: the layout of the weights, if the network can be in it.
-    """
-    if batch_size is None:
-        batch_size = test_batch(network)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    outputs = []
-    try:
-        with torch.no_grad():
-            for batch in images.split(batch_size):
-                if should_stop is not None and should_stop():
-                    break
-                inputs = _inputs(batch, network, mean, std, device, channels_last)
-                outputs.append(model(inputs).float().cpu())
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    if not outputs:
-        return Evaluation(torch.empty(0, network.num_classes), math.nan, math.nan)
-    logits = torch.cat(outputs)
-    known = labels[: len(logits)].cpu()
-    loss = functional.cross_entropy(logits, known).item()
-    accuracy = (logits.argmax(1) == known).float().mean().item()
-    return Evaluation(logits, loss, accuracy)
-
-
-def diagnose(
-    model: nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    network: NiNConfig,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    device: torch.device | str = "cpu",
-) -> Diagnosis | None:
-    """Say in one line why a network does not learn; None if it does.
-
-    Args:
-        images, labels: a probe batch, uint8 [N, C, H, W] and int64 [N], with some images of every
-            class (a few hundred suffice).
-
-    A network is taken to learn if no class map is dead and its loss is clearly below ln(classes),
-    what guessing costs.
-    """
-    probe = evaluate(model, images, labels, network=network, mean=mean, std=std, device=device)
-    classes = network.num_classes
-    if not torch.isfinite(probe.logits).all():
-        return Diagnosis(
-            0,
-            classes,
-            math.nan,
-            "The weights are no longer finite numbers: the learning rate was too high; "
-            "the fast recipe, or a rate ten times lower, would work.",
-        )
-    # The maps end in ReLU, so a pooled logit is zero exactly where its whole map is.
-    dead = int((probe.logits.amax(0) <= 0).sum()) if network.final_relu else 0
-    spread = probe.logits.std(0).max().item() if len(probe.logits) > 1 else 0.0
-    guessing = math.log(classes)
-    learned = probe.loss < 0.95 * guessing
-    cure = (
-        "Start again with the fast recipe, which starts with every map alive, "
-        "or switch the final ReLU off."
-    )
-    if dead and not learned:
-        return Diagnosis(
-            dead,
-            classes,
-            spread,
-            f"{dead} of {classes} class maps are zero for every probe image, and a dead class map "
-            f"passes no gradient, so the loss sits at ln({classes}) = {guessing:.3f}. {cure}",
-        )
-    if dead:
-        return Diagnosis(
-            dead,
-            classes,
-            spread,
-            f"{dead} of {classes} class maps are zero for every probe image, and a dead class map "
-            f"passes no gradient, so {_classes(dead)} never named. {cure}",
-        )
-    if learned:
-        return None
-    return Diagnosis(
-        dead,
-        classes,
-        spread,
-        f"No class map is dead, but the loss of {probe.loss:.3f} is not clearly below "
-        f"ln({classes}) = {guessing:.3f}, the loss of guessing: train for more epochs, or, "
-        "if it was trained otherwise, with the fast recipe.",
-    )
-
-
-def _classes(count: int) -> str:
-    return "that class is" if count == 1 else "those classes are"
 
 
 TIMED_BATCHES = 16  # of random images that a timed step takes in turn
@@ -897,7 +744,7 @@ class Training:
         return tested
 
     def _prepared(self, images: torch.Tensor) -> torch.Tensor:
-        return _inputs(
+        return inputs_of(
             images, self._network, self._mean, self._std, self._device, self._channels_last
         )
 
@@ -942,25 +789,6 @@ def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
         nesterov=config.nesterov,
         weight_decay=config.weight_decay,
         foreach=True,
-    )
-
-
-def _inputs(
-    images: torch.Tensor,
-    network: NiNConfig,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    device: torch.device | str,
-    channels_last: bool,
-) -> torch.Tensor:
-    return prepare(
-        images,
-        image_size=network.image_size,
-        in_channels=network.in_channels,
-        mean=mean,
-        std=std,
-        device=device,
-        channels_last=channels_last and can_use_channels_last(network),
     )
 
 

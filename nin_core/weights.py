@@ -439,7 +439,7 @@ def import_run(
     from .jobs import check_dataset, this_worker
     from .recipes import RECIPES
     from .records import Checkpoint, StateError
-    from .worker import PHASE_MEASURING
+    from .reporter import PHASE_MEASURING
 
     check_dataset(network, dataset)
     # How it was trained is not known; of a recipe only `standardize` matters from here on.
@@ -491,10 +491,10 @@ def measure_run(store: RunStore, run_id: int, attempt: int) -> None:
     import torch
 
     from .data import load_dataset
+    from .diagnosis import diagnose, evaluate
     from .evaluation import pack_logits
     from .features import load_model
     from .jobs import available_cores
-    from .training import diagnose, evaluate
     from .tuning import threads_for
     from .worker import MOST_PROBE
 

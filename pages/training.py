@@ -2,12 +2,12 @@
 
 import streamlit as st
 
-from ui import fan_panel, frame, results, runs, start_panel, training
+from ui import fan_panel, frame, results, run_choice, runs, start_panel, training
 
 config = frame.begin()
 st.title("Training")
 with frame.guarded():
-    run = training.opened()
+    run = run_choice.opened()
     left, right = st.columns([1, 2], gap="large")
     with left, st.container(gap="xsmall"):
         start_panel.draw(config)

@@ -12,11 +12,9 @@ import streamlit as st
 
 from nin_core import jobs
 from nin_core.recipes import MAX_BATCH_SIZE, MAX_EPOCHS, MAX_RATE, MAX_SEED, MIN_RATE
-from ui import resources
+from ui import resources, run_choice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from nin_core.records import Run
 
 _LABELS = {
@@ -25,15 +23,10 @@ _LABELS = {
     "batch_size": "batch size",
     "seed": "seed",
 }
-STARTED = "tr:duplicate:started"
 
 
-def draw(run: Run, attempt: Callable[..., Any]) -> None:
-    """The popover's content.
-
-    Args:
-        attempt: `training.attempt`, which turns a refusal into a sentence at the run.
-    """
+def draw(run: Run) -> None:
+    """The popover's content."""
     assert run.train is not None
     given: dict[str, Any] = {
         "epochs": run.train.total_epochs,
@@ -79,12 +72,12 @@ def draw(run: Run, attempt: Callable[..., Any]) -> None:
         type="primary",
         disabled=not changes,
         on_click=_start,
-        args=(run.id, changes, attempt),
+        args=(run.id, changes),
     )
 
 
-def _start(run_id: int, changes: dict[str, Any], attempt: Callable[..., Any]) -> None:
+def _start(run_id: int, changes: dict[str, Any]) -> None:
     store = resources.store()
-    twin = attempt("run", lambda: jobs.duplicate_run(store, run_id, **changes))
+    twin = run_choice.attempt("run", lambda: jobs.duplicate_run(store, run_id, **changes))
     if twin is not None:
-        st.session_state[STARTED] = twin
+        run_choice.open_run(twin)

@@ -28,7 +28,7 @@ from nin_core.data import find_dataset
 from nin_core.datasets import DATASETS
 from nin_core.recipes import FAN_SEEDS
 from nin_core.store import StoreError
-from ui import numbers, resources, theme, training
+from ui import numbers, resources, run_choice, run_points, theme
 from ui.components import plot
 from ui.fan_figures import FanCurves, fan_figure
 
@@ -115,7 +115,7 @@ def _start(place: str, press: int, plans: Sequence[Planned], seeds: int) -> None
     store = resources.store()
     started = []
     for network, train, dataset in plans:
-        fan = training.attempt(place, fans.start, store, network, train, dataset, seeds)
+        fan = run_choice.attempt(place, fans.start, store, network, train, dataset, seeds)
         if fan is None:
             break
         started.append(fan)
@@ -192,7 +192,7 @@ def show() -> None:
         with panel:
             _panel()
     else:
-        training.link_runs(_LINK, ())
+        run_choice.link_runs(_LINK, ())
 
 
 def _panel() -> None:
@@ -203,7 +203,7 @@ def _panel() -> None:
         "under **Start**, or the example:"
     )
     _example()
-    training.show_notice("fan")
+    run_choice.show_notice("fan")
     known = _known(resources.store().list_runs(limit=MAX_LISTED))
     if not known and _LINK not in st.query_params:
         return
@@ -265,13 +265,13 @@ def _choose(known: dict[str, list[Run]]) -> list[str]:
             placeholder="None is shown; choose one",
             on_change=lambda: st.session_state.update({_SHOWN: st.session_state[key]}),
         )
-    training.link_runs(_LINK, [known[fan][0].id for fan in shown])
+    run_choice.link_runs(_LINK, [known[fan][0].id for fan in shown])
     return shown
 
 
 def _linked(known: dict[str, list[Run]]) -> list[str]:
     """The fans that the link names by one run of each."""
-    numbers = training.linked_runs(_LINK, "seed fans")
+    numbers = run_choice.linked_runs(_LINK, "seed fans")
     fan_of = {run.id: fan for fan, members in known.items() for run in members}
     if gone := [f"#{number}" for number in numbers if number not in fan_of]:
         st.warning(
@@ -309,7 +309,7 @@ def label(members: Sequence[Run]) -> str:
     if first.train is not None:
         parts.append(RECIPES[first.train.recipe].title)
     if first.network is not None:
-        parts.append(training.network_name(first.network))
+        parts.append(run_points.network_name(first.network))
     runs = "1 run" if len(members) == 1 else f"{len(members)} runs"
     return ", ".join([*parts, f"{runs} from #{first.id} on"])
 
@@ -349,7 +349,7 @@ def _live(shown: tuple[str, ...], ticking: bool) -> None:
         if gone or busy != ticking or st.session_state.pop(_CHANGED, False):
             st.rerun()
     with message:
-        training.show_notice("fan")
+        run_choice.show_notice("fan")
     with chart:
         plot(
             fan_figure([_curves(fan) for fan in seen]),
@@ -374,13 +374,13 @@ def _look(shown: tuple[str, ...], ticking: bool) -> list[_Fan]:
         runs = fans.runs(store, name)
         if not runs:
             continue
-        histories = [training.histories().of(store, run) for run in runs]
+        histories = [run_points.histories().of(store, run) for run in runs]
         stalls = {
             run.id: stall
             for run, history in zip(runs, histories, strict=True)
             if (stall := fans.stall_of(run, history.step, history.train_loss))
         }
-        full = [training.with_final_test(*pair) for pair in zip(runs, histories, strict=True)]
+        full = [run_points.with_final_test(*pair) for pair in zip(runs, histories, strict=True)]
         found.append(_Fan(name, runs, full, stalls))
     return found
 
@@ -390,7 +390,7 @@ def _curves(fan: _Fan) -> FanCurves:
     return FanCurves(
         label=label(fan.runs),
         histories=fan.histories,
-        steps_per_epoch=max(training.steps_per_epoch(run) for run in fan.runs),
+        steps_per_epoch=max(run_points.steps_per_epoch(run) for run in fan.runs),
         end=max((run.train.total_epochs for run in fan.runs if run.train), default=1),
         num_classes=first.network.num_classes if first.network else 10,
     )
@@ -411,7 +411,7 @@ def _line(fan: _Fan, color: str) -> None:
                 "Stop all of them",
                 key=f"tr:fan:stop:{fan.name}",
                 icon=":material/stop:",
-                on_click=training.attempt,
+                on_click=run_choice.attempt,
                 args=("fan", fans.stop, store, fan.name),
             )
         else:
@@ -495,10 +495,10 @@ def _open_button(run: Run, stalls: bool) -> None:
 
 
 def _open(run_id: int) -> None:
-    training.open_run(run_id)
+    run_choice.open_run(run_id)
     st.session_state[_CHANGED] = True
 
 
 def _delete(run_ids: list[int]) -> None:
-    training.attempt("fan", training.delete, run_ids)
+    run_choice.attempt("fan", run_choice.delete, run_ids)
     st.session_state[_CHANGED] = True

@@ -22,7 +22,7 @@ from nin_core import jobs
 from nin_core.datasets import DATASETS
 from nin_core.recipes import RECIPES
 from nin_core.store import StoreError
-from ui import curve_panel, frame, pace, resources, training
+from ui import curve_panel, frame, pace, resources, run_choice, run_points
 from ui.components import plot
 from ui.curves import MAX_COMPARED, NAMED, Compared, comparison_figure
 
@@ -60,13 +60,13 @@ def _live(opened: int | None, every: float | None) -> None:
         runs = resources.store().list_runs(limit=MAX_RUNS)
         st.subheader("Runs", anchor=False)
         st.caption("Click a run to open it above; tick two or more to compare them.")
-        training.show_notice("list")
+        run_choice.show_notice("list")
         _take_link(runs)
         listed = _without_fans(runs, opened)
         if listed:
             _table(listed, opened)
         ticked = [run for run in listed if run.id in st.session_state[_TICKED]]
-        training.link_runs(_LINK, [run.id for run in ticked])
+        run_choice.link_runs(_LINK, [run.id for run in ticked])
         _actions(ticked)
         if len(ticked) > 1:
             _comparison(ticked[:MAX_COMPARED])
@@ -80,7 +80,7 @@ def _take_link(runs: list[Run]) -> None:
     """At the start of a session, tick the runs that the link names."""
     if _TICKED in st.session_state:
         return
-    linked = training.linked_runs(_LINK, "runs to compare")
+    linked = run_choice.linked_runs(_LINK, "runs to compare")
     there = {run.id: run for run in runs}
     st.session_state[_TICKED] = tuple(number for number in linked if number in there)
     if any(there[number].fan is not None for number in st.session_state[_TICKED]):
@@ -143,7 +143,7 @@ def _row(run: Run, is_open: bool) -> dict[str, Any]:
     epochs = "–"
     recipe = "imported" if run.imported else "–"
     if run.train is not None and not run.imported:
-        done = run.step / training.steps_per_epoch(run)
+        done = run.step / run_points.steps_per_epoch(run)
         epochs = f"{done:.2f}".rstrip("0").rstrip(".") + f" of {run.train.total_epochs}"
         recipe = RECIPES[run.train.recipe].title
     name = run.name if run.fan is None else f"{run.name} · fan {run.fan[:4]}"
@@ -166,7 +166,7 @@ def _selected(ids: list[int], key: str) -> None:
     if selection["cells"]:
         picked = ids[selection["cells"][0][0]]
         if str(picked) != st.query_params.get("run"):
-            training.open_run(picked)
+            run_choice.open_run(picked)
             st.session_state["tr:picked"] = True
 
 
@@ -190,7 +190,7 @@ def _actions(ticked: list[Run]) -> None:
 
 
 def _delete(run_ids: list[int]) -> None:
-    training.attempt("list", training.delete, run_ids)
+    run_choice.attempt("list", run_choice.delete, run_ids)
     st.session_state["tr:picked"] = True  # the open run may be gone
 
 
@@ -199,11 +199,11 @@ def _comparison(ticked: list[Run]) -> None:
     compared = []
     for run in sorted(ticked, key=lambda run: run.id):
         try:
-            history = training.with_final_test(run, training.histories().of(store, run))
+            history = run_points.with_final_test(run, run_points.histories().of(store, run))
         except StoreError:
             continue
-        per_epoch = training.steps_per_epoch(run)
-        compared.append(Compared(training.title(run), history, per_epoch, f"#{run.id}"))
+        per_epoch = run_points.steps_per_epoch(run)
+        compared.append(Compared(run_points.title(run), history, per_epoch, f"#{run.id}"))
     view = curve_panel.choose_view("tr:compare")
     # The legend above takes its lines from the chart.
     height = COMPARISON_HEIGHT + LEGEND_HEIGHT * min(len(compared), NAMED)

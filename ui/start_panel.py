@@ -40,7 +40,7 @@ from nin_core.recipes import (
 )
 from nin_core.store import default_name
 from nin_core.tables import MAX_NAME
-from ui import fan_panel, numbers, preflight_panel, resources, training
+from ui import fan_panel, numbers, preflight_panel, resources, run_choice, run_points
 
 if TYPE_CHECKING:
     from nin_core.records import Run
@@ -67,7 +67,7 @@ class Plan:
 def draw(config: NiNConfig) -> None:
     """Draw the panel for `config`, the sidebar's network."""
     draft = st.session_state.setdefault(
-        training.DRAFT, {"recipe": "fast", "dataset": "fashion-mnist"}
+        run_choice.DRAFT, {"recipe": "fast", "dataset": "fashion-mnist"}
     )
     st.caption(_network_line(config))
     _recipe()
@@ -97,17 +97,17 @@ def draw(config: NiNConfig) -> None:
     if started := st.session_state.pop("tr:started", None):
         st.toast(f"Run #{started} has been put in the queue.")  # on a phone it is far below
         st.rerun()  # the open run beside the panel is another one now
-    training.show_notice("start")
+    run_choice.show_notice("start")
 
 
 def _start(plan: Plan, press: int) -> None:
     if st.session_state.get(_STARTS) != press:
         return  # the second click of a double click
     st.session_state[_STARTS] = press + 1
-    run_id = training.attempt("start", _start_run, plan)
+    run_id = run_choice.attempt("start", _start_run, plan)
     if run_id is not None:
-        training.open_run(run_id)
-        st.session_state[training.DRAFT].pop("name", None)
+        run_choice.open_run(run_id)
+        st.session_state[run_choice.DRAFT].pop("name", None)
         st.session_state["tr:started"] = run_id
 
 
@@ -127,7 +127,7 @@ def _bound(field: str, value: Any) -> dict[str, Any]:
 
 
 def _changed(field: str, key: str) -> None:
-    draft = st.session_state[training.DRAFT]
+    draft = st.session_state[run_choice.DRAFT]
     draft[field] = st.session_state[key]
     if field == "recipe":  # another recipe comes with its own numbers
         _forget_changes()
@@ -135,11 +135,11 @@ def _changed(field: str, key: str) -> None:
 
 def _forget_changes() -> None:
     for field in _NUMBERS:
-        st.session_state[training.DRAFT].pop(field, None)
+        st.session_state[run_choice.DRAFT].pop(field, None)
 
 
 def _use_generated() -> None:
-    st.session_state[training.DRAFT]["dataset"] = GENERATED
+    st.session_state[run_choice.DRAFT]["dataset"] = GENERATED
 
 
 # --- drawing ----------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def _use_generated() -> None:
 
 def _network_line(config: NiNConfig) -> str:
     parameters = numbers.short(summarize(config).total_parameters)
-    return f"Trains {training.network_name(config)}, {parameters} parameters."
+    return f"Trains {run_points.network_name(config)}, {parameters} parameters."
 
 
 def _recipe() -> None:
@@ -157,7 +157,7 @@ def _recipe() -> None:
         format_func=lambda name: RECIPES[name].title,
         required=True,
         width="stretch",
-        **_bound("recipe", st.session_state[training.DRAFT]["recipe"]),
+        **_bound("recipe", st.session_state[run_choice.DRAFT]["recipe"]),
     )
     st.caption(RECIPES[recipe].description)
 
@@ -167,7 +167,7 @@ def _dataset() -> DatasetStatus:
         "Data set",
         list(DATASETS),
         format_func=_dataset_title,
-        **_bound("dataset", st.session_state[training.DRAFT]["dataset"]),
+        **_bound("dataset", st.session_state[run_choice.DRAFT]["dataset"]),
     )
     status = find_dataset(name)
     if not status.available:
@@ -192,7 +192,7 @@ def _dataset_title(name: str) -> str:
 
 def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
     """The number fields; the configuration they make, or why they make none."""
-    draft = st.session_state[training.DRAFT]
+    draft = st.session_state[run_choice.DRAFT]
     recipe = RECIPES[draft["recipe"]]
     data = DATASETS[draft["dataset"]]
     facts = {"train_size": data.train_size, "mirrors": data.mirrors}

@@ -689,7 +689,7 @@ def test_imported_weights_are_a_finished_run_that_is_measured(
     store: RunStore, standardize: bool
 ) -> None:
     from nin_core import load_dataset
-    from nin_core.training import evaluate
+    from nin_core.diagnosis import evaluate
 
     config = replace(PRESETS["nin-28"].with_widths((4, 5, 6)), dropout=0.0)
     model = trained_like(config)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from nin_core import PRESETS, ConfigError, jobs, machine, spare, worker
+from nin_core import reporter as reporting
 from nin_core.evaluation import confusion_matrix, read_logits
 from nin_core.jobs import (
     advance,
@@ -114,8 +115,8 @@ def test_one_run_a_gpu_where_there_are_any(monkeypatch, visible, slots):
 def test_a_run_from_start_to_evaluation(kind, request):
     from nin_core.checkpoints import load_weights
     from nin_core.data import load_dataset
+    from nin_core.diagnosis import evaluate
     from nin_core.model import build_nin
-    from nin_core.training import evaluate
 
     store = on_database(kind, request)
     run_id = start_run(store, NETWORK, SHORT, "shapes")
@@ -341,7 +342,7 @@ class Work:
         self.run_id = store.create(network, train, "shapes", worker=this_worker())
         self.attempt = store.claim(self.run_id, this_worker())
         self.events: list[Any] = []
-        self.reporter: worker.Reporter | None = None
+        self.reporter: reporting.Reporter | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -603,7 +604,7 @@ def test_an_orphan_without_a_step_only_leaves_its_place(store, monkeypatch):
         threading.Event().wait()  # the thread does not go on, as in a process that has ended
 
     monkeypatch.setattr(os, "_exit", leave)
-    reporter = worker.Reporter(store, run_id, attempt, parent=1_000_000_000)
+    reporter = reporting.Reporter(store, run_id, attempt, parent=1_000_000_000)
     reporter._thread.start()
     assert left.wait(60)
     run = store.get(run_id)
@@ -635,9 +636,9 @@ def test_a_full_disk_is_said_and_the_last_weights_stay(store, fake_worker):
     """A limit on the size of its files is a worker's full disk."""
     fake_worker(
         f"exec {sys.executable} -c '"
-        "import resource, sys; from nin_core import worker; "
+        "import resource, sys; from nin_core import reporter, worker; "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY)); "
-        "worker.PATIENCE_DEFAULT = 1.0; worker.CHECKPOINT_SECONDS = 0.2; "
+        "reporter.PATIENCE_DEFAULT = 1.0; reporter.CHECKPOINT_SECONDS = 0.2; "
         'sys.exit(worker.main([sys.argv[1]]))\' "$3"'
     )
     run_id = start_run(store, NETWORK, LONG, "shapes")

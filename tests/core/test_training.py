@@ -28,6 +28,7 @@ from nin_core import (
 from nin_core.admission import predict_bytes
 from nin_core.checkpoints import pack, unpack
 from nin_core.data import Dataset, prepare
+from nin_core.diagnosis import diagnose, evaluate
 from nin_core.estimate import (
     event_interval,
     measured_speed,
@@ -42,8 +43,6 @@ from nin_core.training import (
     EpochEvent,
     StepEvent,
     Training,
-    diagnose,
-    evaluate,
 )
 from nin_core.tuning import Settings
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nin_core import PRESETS, build_nin, tuning, worker
+from nin_core import PRESETS, build_nin, reporter, tuning, worker
 from nin_core.data import load_dataset
 from nin_core.datasets import DATASETS
 from nin_core.jobs import this_worker
@@ -264,7 +264,7 @@ def test_a_run_gets_what_was_found_and_its_checkpoint_says_so(store):
 
 def test_a_run_gives_threads_up_when_another_joins_and_takes_them_back(store, monkeypatch):
     monkeypatch.setattr(worker, "available_cores", lambda: 2)
-    monkeypatch.setattr(worker, "GROWING_SECONDS", 0.1)
+    monkeypatch.setattr(reporter, "GROWING_SECONDS", 0.1)
     monkeypatch.setattr(
         tuning, "threads_for", lambda network, batch_size, cores, running: cores // running
     )
@@ -318,7 +318,7 @@ def test_a_finished_run_is_followed_by_a_probe_once(store, monkeypatch):
     monkeypatch.delenv("NIN_PROBE")
     run_id, attempt = begun(store)
     worker.work_on(store, run_id, attempt)
-    worker.leave_run(store, run_id, attempt)
+    reporter.leave_run(store, run_id, attempt)
     assert tuning.is_wanted(NETWORK, TRAIN.batch_size)
     worker.find_settings(store, run_id, None)
     found = tuning.known(NETWORK, TRAIN.batch_size)
@@ -330,7 +330,7 @@ def test_a_run_in_the_queue_ends_the_probe(store, monkeypatch):
     monkeypatch.delenv("NIN_PROBE")
     run_id, attempt = begun(store)
     worker.work_on(store, run_id, attempt)
-    worker.leave_run(store, run_id, attempt)
+    reporter.leave_run(store, run_id, attempt)
     store.create(NETWORK, TRAIN, "shapes")
     worker.find_settings(store, run_id, None)
     assert tuning.known(NETWORK, TRAIN.batch_size) is None

@@ -23,7 +23,7 @@ from nin_core import NiNConfig, summarize
 from nin_core.records import RunNotFound
 from nin_core.snapshots import room_for
 from nin_core.store import StoreError
-from ui import frame, numbers, resources, training
+from ui import frame, numbers, resources, run_points
 from ui.components import Curves, film, replay
 from ui.components import Moment as Position
 from ui.curves import History, thinned
@@ -112,7 +112,7 @@ def _show_moments(scene: Scene, run: Run) -> None:
     if shown is None:
         st.warning("This run's snapshots are gone; choose another run.")
         return
-    history = training.with_final_test(run, training.histories().of(resources.store(), run))
+    history = run_points.with_final_test(run, run_points.histories().of(resources.store(), run))
     replay(
         [position(moment, history) for moment in found],
         curves(run, history, found[-1].step),

@@ -1,0 +1,193 @@
+"""What a network answers to images, how good that is, and why it does not learn if it does not.
+
+Choices made here:
+
+* Everything is measured in eval mode (dropout off, batch norm by its running averages), on images
+  as they are; every module's mode is restored afterwards.
+* `diagnose` tells dead class maps (see `recipes` for how they die) from other failures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .config import NiNConfig
+from .data import prepare
+from .estimate import test_batch
+from .model import can_use_channels_last
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A network's answers to a set of images.
+
+    Attributes:
+        logits: float32 [n, classes] on the CPU; n is smaller than asked if it was stopped early.
+        loss, accuracy: cross-entropy (nats) and share of right answers over these n; NaN if n = 0.
+    """
+
+    logits: torch.Tensor
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Why a network does not learn.
+
+    Attributes:
+        dead_class_maps: how many class maps are zero for every probe image.
+        num_classes: how many there are.
+        logit_spread: largest standard deviation of a logit between the probe images.
+        sentence: for people: what is wrong and what to change.
+    """
+
+    dead_class_maps: int
+    num_classes: int
+    logit_spread: float
+    sentence: str
+
+
+def evaluate(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    network: NiNConfig,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    batch_size: int | None = None,
+    device: torch.device | str = "cpu",
+    should_stop: Callable[[], bool] | None = None,
+    channels_last: bool = True,
+) -> Evaluation:
+    """Logits, loss and accuracy in eval mode; every module's mode is restored afterwards.
+
+    Args:
+        images: uint8 [N, C, H, W]; labels: int64 [N].
+        mean, std: as for `data.prepare`; None for a network trained without standardising.
+        batch_size: default: what takes about a fifth of a second.
+        should_stop: asked before each batch; once true, the figures are those of the images so far.
+        channels_last: the layout of the weights, if the network can be in it.
+    """
+    if batch_size is None:
+        batch_size = test_batch(network)
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    outputs = []
+    try:
+        with torch.no_grad():
+            for batch in images.split(batch_size):
+                if should_stop is not None and should_stop():
+                    break
+                inputs = inputs_of(batch, network, mean, std, device, channels_last)
+                outputs.append(model(inputs).float().cpu())
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    if not outputs:
+        return Evaluation(torch.empty(0, network.num_classes), math.nan, math.nan)
+    logits = torch.cat(outputs)
+    known = labels[: len(logits)].cpu()
+    loss = functional.cross_entropy(logits, known).item()
+    accuracy = (logits.argmax(1) == known).float().mean().item()
+    return Evaluation(logits, loss, accuracy)
+
+
+def diagnose(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    network: NiNConfig,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    device: torch.device | str = "cpu",
+) -> Diagnosis | None:
+    """Say in one line why a network does not learn; None if it does.
+
+    Args:
+        images, labels: a probe batch, uint8 [N, C, H, W] and int64 [N], with some images of every
+            class (a few hundred suffice).
+
+    A network is taken to learn if no class map is dead and its loss is clearly below ln(classes),
+    what guessing costs.
+    """
+    probe = evaluate(model, images, labels, network=network, mean=mean, std=std, device=device)
+    classes = network.num_classes
+    if not torch.isfinite(probe.logits).all():
+        return Diagnosis(
+            0,
+            classes,
+            math.nan,
+            "The weights are no longer finite numbers: the learning rate was too high; "
+            "the fast recipe, or a rate ten times lower, would work.",
+        )
+    # The maps end in ReLU, so a pooled logit is zero exactly where its whole map is.
+    dead = int((probe.logits.amax(0) <= 0).sum()) if network.final_relu else 0
+    spread = probe.logits.std(0).max().item() if len(probe.logits) > 1 else 0.0
+    guessing = math.log(classes)
+    learned = probe.loss < 0.95 * guessing
+    cure = (
+        "Start again with the fast recipe, which starts with every map alive, "
+        "or switch the final ReLU off."
+    )
+    if dead and not learned:
+        return Diagnosis(
+            dead,
+            classes,
+            spread,
+            f"{dead} of {classes} class maps are zero for every probe image, and a dead class map "
+            f"passes no gradient, so the loss sits at ln({classes}) = {guessing:.3f}. {cure}",
+        )
+    if dead:
+        return Diagnosis(
+            dead,
+            classes,
+            spread,
+            f"{dead} of {classes} class maps are zero for every probe image, and a dead class map "
+            f"passes no gradient, so {_classes(dead)} never named. {cure}",
+        )
+    if learned:
+        return None
+    return Diagnosis(
+        dead,
+        classes,
+        spread,
+        f"No class map is dead, but the loss of {probe.loss:.3f} is not clearly below "
+        f"ln({classes}) = {guessing:.3f}, the loss of guessing: train for more epochs, or, "
+        "if it was trained otherwise, with the fast recipe.",
+    )
+
+
+def _classes(count: int) -> str:
+    return "that class is" if count == 1 else "those classes are"
+
+
+def inputs_of(
+    images: torch.Tensor,
+    network: NiNConfig,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    device: torch.device | str,
+    channels_last: bool,
+) -> torch.Tensor:
+    """uint8 images as the network takes them, in the layout asked for if it can be in it.
+
+    Args and shapes: as for `data.prepare`.
+    """
+    return prepare(
+        images,
+        image_size=network.image_size,
+        in_channels=network.in_channels,
+        mean=mean,
+        std=std,
+        device=device,
+        channels_last=channels_last and can_use_channels_last(network),
+    )

@@ -1,0 +1,158 @@
+"""What can be done with the open run, whatever its state: a row of buttons, most with a panel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from nin_core import jobs, run_export
+from nin_core.recipes import MAX_EPOCHS, MAX_RATE, MIN_RATE
+from nin_core.records import RESUMABLE
+from ui import architecture, duplicate_panel, frame, resources
+from ui.run_choice import DRAFT, attempt, delete
+
+if TYPE_CHECKING:
+    from nin_core.records import MetricRow, Run
+
+
+def draw(run: Run) -> None:
+    """Draw the row; what a run cannot do is not in it."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        with st.popover("Rename or delete", icon=":material/edit:"):
+            _rename_and_delete(run)
+        if run.state == "finished" and run.has_checkpoint and run.step and run.train is not None:
+            with st.popover("Train on", icon=":material/forward_media:"):
+                _train_on(run)
+        if (run.active or run.state in RESUMABLE) and run.train is not None:
+            with st.popover("Learning rate", icon=":material/speed:"):
+                _learning_rate(run)
+        if run.step:
+            with st.popover("Download curves", icon=":material/download:"):
+                _downloads(run)
+        if run.train is not None and run.network is not None and not run.imported:
+            with st.popover("Duplicate with changes", icon=":material/call_split:"):
+                duplicate_panel.draw(run)
+        if run.train is not None and run.network is not None:
+            st.button(
+                "Use its settings",
+                key="tr:again",
+                icon=":material/content_copy:",
+                on_click=_use_settings,
+                args=(run,),
+                help="Puts its network in the sidebar and its recipe and numbers in the form, "
+                "so that a new run with a change is one step away.",
+            )
+        if run.has_checkpoint and run.problem is None:
+            st.page_link(
+                frame.page("pages/feature_maps.py"),
+                label="See its feature maps",
+                query_params={"run": str(run.id)},
+            )
+
+
+def _train_on(run: Run) -> None:
+    """More epochs for a finished run."""
+    assert run.train is not None
+    key = f"tr:more:{run.id}"
+    cycle = ", in a cycle of the learning rate of their own" * (run.train.schedule != "constant")
+    st.number_input("More epochs", 1, MAX_EPOCHS, key=key)
+    st.caption(f"They follow its {run.train.total_epochs}{cycle}.")
+    st.button("Train on", icon=":material/play_arrow:", on_click=_extend, args=(run.id, key))
+
+
+def _downloads(run: Run) -> None:
+    """The run's points for other programs; each file is made when it is asked for."""
+    st.caption("All points of its curves, up to the moment of the click.")
+    shown = {
+        "CSV": (lambda: run_export.as_csv(_points(run)), f"run-{run.id}.csv", "text/csv"),
+        "JSON": (
+            lambda: run_export.as_json(resources.store().get(run.id), _points(run)),
+            f"run-{run.id}.json",
+            "application/json",
+        ),
+        "TensorBoard events": (
+            lambda: run_export.as_tensorboard(run, _points(run)),
+            run_export.events_name(run),
+            "application/octet-stream",
+        ),
+    }
+    there = run_export.can_tensorboard()
+    for label, (make, name, mime) in shown.items():
+        st.download_button(
+            label,
+            make,
+            name,
+            mime,
+            key=f"tr:download:{label}",
+            icon=":material/download:",
+            on_click="ignore",
+            disabled=label.startswith("TensorBoard") and not there,
+            width="stretch",
+        )
+    if not there:
+        st.caption(f"For TensorBoard: `{run_export.TENSORBOARD_INSTALL}`.")
+
+
+def _points(run: Run) -> list[MetricRow]:
+    return resources.store().metrics(run.id)
+
+
+def _learning_rate(run: Run) -> None:
+    """Another rate for the rest of a run, from its next step on."""
+    assert run.train is not None
+    cycle = run.train.schedule != "constant"
+    key = f"tr:rate:{run.id}"
+    st.number_input(
+        "Learning rate from now on",
+        MIN_RATE,
+        MAX_RATE,
+        run.desired_rate or run.train.rate_after(run.step),
+        step=0.001,
+        format="%g",
+        key=key,
+    )
+    st.caption(
+        "The peak of its cycle, which goes on: the rate of every step that follows changes in the "
+        "same proportion."
+        if cycle
+        else "It holds from the next step on; the curves show where."
+    )
+    st.button("Change", icon=":material/speed:", on_click=_change_rate, args=(run.id, key))
+
+
+def _change_rate(run_id: int, key: str) -> None:
+    attempt("run", resources.store().change_rate, run_id, st.session_state[key])
+
+
+def _extend(run_id: int, key: str) -> None:
+    attempt("run", jobs.extend_run, resources.store(), run_id, st.session_state[key])
+
+
+def _use_settings(run: Run) -> None:
+    assert run.network is not None and run.train is not None
+    architecture.show(run.network)
+    fields = ("recipe", "epochs", "learning_rate", "batch_size", "subset", "seed")
+    st.session_state[DRAFT] = {"dataset": run.dataset} | {
+        name: getattr(run.train, name) for name in fields
+    }
+
+
+def _rename_and_delete(run: Run) -> None:
+    key = f"tr:name:{run.id}"
+    st.text_input("Name", run.name, max_chars=100, key=key)
+    st.button("Rename", on_click=_rename, args=(run.id, key))
+    st.divider()
+    if run.active:
+        st.caption(f"Run #{run.id} is {run.state}; stop it before you delete it.")
+        return
+    st.caption("Deleting takes the curves, the weights and the results with it, for good.")
+    st.button(f"Delete run #{run.id}", icon=":material/delete:", on_click=_delete, args=(run.id,))
+
+
+def _rename(run_id: int, key: str) -> None:
+    attempt("run", resources.store().rename, run_id, st.session_state[key])
+
+
+def _delete(run_id: int) -> None:
+    attempt("run", delete, [run_id])

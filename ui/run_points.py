@@ -1,0 +1,98 @@
+"""Runs as the page tells of them: their names, and their points as far as they are at hand.
+
+Points are read once per server, only those that are new, and shared by all its sessions.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from datetime import datetime
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import streamlit as st
+
+from nin_core import NiNConfig, estimate, preset_name
+from nin_core.datasets import DATASETS
+from ui.curves import History
+
+if TYPE_CHECKING:
+    from nin_core.records import Run
+    from nin_core.store import RunStore
+
+MAX_HISTORIES = 32  # runs whose points a server keeps at hand
+
+
+def title(run: Run) -> str:
+    """How a run is called wherever runs are listed: "#5 nin-slim-128 · fast · seed 0"."""
+    return f"#{run.id} {run.name}"
+
+
+def network_name(network: NiNConfig) -> str:
+    """A preset's name, or what sets the network apart: "NiN 6-16-32 @ 128 px"."""
+    widths = "-".join(map(str, network.widths))
+    return preset_name(network) or f"NiN {widths} @ {network.image_size} px"
+
+
+def steps_per_epoch(run: Run) -> float:
+    """Steps of one epoch of a run, by which its curves are laid over epochs."""
+    if run.train is None:
+        return 1.0
+    if run.total_steps:
+        return run.total_steps / run.train.total_epochs
+    data = DATASETS.get(run.dataset)
+    return estimate.steps_per_epoch(run.train, data.train_size if data else 60_000)
+
+
+def with_final_test(run: Run, history: History) -> History:
+    """A run's points with the test that was made after its end, which has no row of its own."""
+    if run.active or not run.has_evaluation or run.test_accuracy is None or not run.test_examples:
+        return history
+    data = DATASETS.get(run.dataset)
+    whole = data is not None and run.test_examples >= data.test_size
+    return history.tested(
+        run.step, run.test_accuracy, run.test_examples, whole=whole, seconds=run.seconds
+    )
+
+
+def local_time(moment: datetime) -> datetime:
+    """A moment in the time zone of the browser."""
+    try:
+        return moment.astimezone(ZoneInfo(st.context.timezone or "UTC"))
+    except (ValueError, OSError):  # ZoneInfoNotFoundError is a KeyError on some systems
+        return moment
+
+
+class Histories:
+    """The points of the runs that were looked at last, for all sessions of this server."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[int, datetime, int], History] = OrderedDict()
+
+    def of(self, store: RunStore, run: Run) -> History:
+        """All points of `run`, of which only the new ones are read."""
+        # Another database may give the same numbers, and a new attempt takes points back.
+        key = (run.id, run.created_at, run.attempt)
+        with self._lock:
+            history = self._kept.get(key, History())
+        # Two sessions may read the same rows; each extends what it has, so none is added twice.
+        history = history.extended(store.metrics(run.id, history.last_id))
+        with self._lock:
+            self._kept[key] = history
+            self._kept.move_to_end(key)
+            while len(self._kept) > MAX_HISTORIES:
+                self._kept.popitem(last=False)
+        return history
+
+
+@st.cache_resource(show_spinner=False)
+def histories() -> Histories:
+    """The one `Histories` of this server."""
+    return Histories()
+
+
+def plain(text: str) -> str:
+    """A text that Markdown shows as it is: names are people's."""
+    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|$~:<>^&" else c for c in text)
