@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -66,6 +68,8 @@ def evaluate(
     device: torch.device | str = "cpu",
     should_stop: Callable[[], bool] | None = None,
     channels_last: bool = True,
+    parts: int = 1,
+    threads: int = 1,
 ) -> Evaluation:
     """Logits, loss and accuracy in eval mode; every module's mode is restored afterwards.
 
@@ -75,19 +79,31 @@ def evaluate(
         batch_size: default: what takes about a fifth of a second.
         should_stop: asked before each batch; once true, the figures are those of the images so far.
         channels_last: the layout of the weights, if the network can be in it.
+        parts: batches are smaller by so much, and as many of them may be under way at once;
+        threads: so many are.
     """
     if batch_size is None:
-        batch_size = test_batch(network)
+        batch_size = max(1, test_batch(network) // parts)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    outputs = []
-    try:
+
+    def answer(batch: torch.Tensor) -> torch.Tensor | None:
+        if should_stop is not None and should_stop():
+            return None
         with torch.no_grad():
-            for batch in images.split(batch_size):
-                if should_stop is not None and should_stop():
+            inputs = inputs_of(batch, network, mean, std, device, channels_last)
+            return model(inputs).float().cpu()
+
+    lanes = min(parts, threads)
+    outputs: list[torch.Tensor] = []
+    try:
+        with ThreadPoolExecutor(lanes) if lanes > 1 else nullcontext() as pool:
+            batches = images.split(batch_size)
+            answers = map(answer, batches) if pool is None else pool.map(answer, batches)
+            for found in answers:
+                if found is None:
                     break
-                inputs = inputs_of(batch, network, mean, std, device, channels_last)
-                outputs.append(model(inputs).float().cpu())
+                outputs.append(found)
     finally:
         for module, mode in modes:
             module.training = mode

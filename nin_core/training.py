@@ -37,6 +37,7 @@ from .diagnosis import Evaluation, evaluate, inputs_of
 from .estimate import event_interval, start_images, steps_per_epoch
 from .initialization import initialize_unit_variance, initialize_xavier
 from .model import build_nin, can_use_channels_last
+from .parts import Parts
 from .recipes import MIN_RATE, TrainConfig
 from .trouble import DIVERGED
 from .tuning import Settings
@@ -181,7 +182,7 @@ def step_timer(
         info: the data set whose images are imitated, in size and channels.
         batch_size: images in a step, whatever `train` says.
     """
-    torch.set_num_threads(settings.threads)
+    torch.set_num_threads(settings.torch_threads(0))
     config = train.varied(
         batch_size=batch_size,
         subset=None,
@@ -299,9 +300,9 @@ class Training:
             before the next step's event.
         on_threads: called with the new `settings` when threads have changed (see
             `change_threads`), before the next step's event.
-        settings: how the steps are computed; PyTorch is to have `settings.threads_after` the steps
-            of `state` when it is made. A state goes on to the bit only with the settings that it
-            came about with.
+        settings: how the steps are computed; PyTorch is to have `settings.torch_threads` after the
+            steps of `state` when it is made. A state goes on to the bit only with the settings that
+            it came about with.
 
     Attributes:
         epoch, step, total_steps: as in the events.
@@ -337,6 +338,8 @@ class Training:
         layout = torch.channels_last if self._channels_last else torch.contiguous_format
         self._model = model.to(self._device, memory_format=layout)
         self._bfloat16, self._resizes_once = settings.bfloat16, settings.resize_once
+        count = settings.parts if self._device.type == "cpu" else 1
+        self._parts = Parts(self._model, count, config.seed)
         self._resized: torch.Tensor | None = None
         self._config = config
         self._network = network
@@ -391,6 +394,7 @@ class Training:
         allocator.keep_freed()
         if initialize and not self._resumed:
             self._initialize()
+        self._parts.follow()
         self._set_mode()
         if self._event_due():
             yield from self._step_event()
@@ -403,13 +407,13 @@ class Training:
                     self._position, self._epoch_ended = 0, False
                     self._whole = _Totals(self._device)
                     self._random["random/shuffling"] = self._shuffling.get_state()
-            for inputs, labels, began in self._batches():
-                self._take_step(inputs, labels, began)
+            for images, labels, began in self._batches():
+                self._take_step(images, labels, began)
                 if self._event_due():
                     yield from self._step_event()
                 if self._should_stop():
                     return
-            tested = self._test(self._test_images, self._test_labels)
+            tested = self._test(self._test_images, self._test_labels, parts=len(self._parts))
             if self._should_stop():
                 return
             self.tested = self.step, tested
@@ -505,6 +509,12 @@ class Training:
             torch.set_rng_state(state.rest["random/torch"])
             if self._device.type == "cuda":
                 torch.cuda.set_rng_state(state.rest["random/cuda"], self._device)
+            random = {
+                key.removeprefix("random/"): value
+                for key, value in state.rest.items()
+                if key.startswith("random/")
+            }
+            self._parts.restore(random)
             self._since = _Totals(self._device, state.rest["sums/interval"])
             self._whole = _Totals(self._device, state.rest["sums/epoch"])
             self._norms = Norms(state.rest.get("norms"))  # older versions kept none
@@ -513,7 +523,7 @@ class Training:
                 "The kept state is not one of this network and recipe on this device, so the "
                 "training cannot go on from it; starting a new run would work."
             ) from error
-        self._random = {key: v for key, v in state.rest.items() if key.startswith("random/")}
+        self._random = {f"random/{name}": value for name, value in random.items()}
         self._buffers = {name: b.detach().clone() for name, b in self._model.named_buffers()}
         self.step, self.epoch = state.step, state.epoch
         self._position, self._epoch_ended = state.position, state.epoch_ended
@@ -564,7 +574,10 @@ class Training:
         }
 
     def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, float]]:
-        """The batches of this epoch that are left."""
+        """The batches of this epoch that are left: images, labels, when their making began.
+
+        Images are uint8, or float32 as the network takes them where they are resized once.
+        """
         order, augmentation = self._drawn()
         size = self._config.batch_size
         for number in range(self._position, self._steps):
@@ -577,7 +590,7 @@ class Training:
             images = self._images[indices]
             if self._config.flip or self._config.shift:
                 images = augmentation.part(number * size, end).apply(images.to(self._device))
-            yield self._prepared(images), self._labels[indices], began
+            yield images, self._labels[indices], began
 
     def _resized_images(self, indices: torch.Tensor) -> torch.Tensor:
         """These training images as the network takes them; all are made at the first call."""
@@ -601,20 +614,14 @@ class Training:
             len(order), self._shuffling, flip=self._config.flip, shift=self._config.shift
         )
 
-    def _take_step(self, inputs: torch.Tensor, labels: torch.Tensor, began: float) -> None:
-        labels = labels.to(self._device)
+    def _take_step(self, images: torch.Tensor, labels: torch.Tensor, began: float) -> None:
         self._follow_wanted_threads()
         self._follow_wanted_rate()
         rate = self._rate_after(self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        logits = self._logits(inputs)
-        loss = functional.cross_entropy(logits, labels)
-        objective = loss
-        if smoothing := self._config.label_smoothing:
-            objective = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
         self._optimizer.zero_grad(set_to_none=True)
-        objective.backward()
+        loss, right = self._differentiate(images, labels)
         gradient = None
         if self._config.clip_norm > 0:
             gradient = nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip_norm)
@@ -622,7 +629,6 @@ class Training:
         norms = Norms()
         if reports:
             norms.begin(self._model.parameters(), gradient)
-        right = (logits.detach().argmax(1) == labels).sum()
         if self._on_update is not None:
             self._on_update()
             self._on_update = None
@@ -634,7 +640,8 @@ class Training:
             if reports:
                 norms.end(self._model.parameters())
                 self._norms = norms
-            self._since.add(loss.detach(), right, len(labels), time.perf_counter() - began)
+            self._parts.agree(labels)
+            self._since.add(loss, right, len(labels), time.perf_counter() - began)
             self._rate = rate
             self.step += 1
             self._position += 1
@@ -642,15 +649,49 @@ class Training:
             # are between two steps is set aside.
             self._buffers = {name: b.detach().clone() for name, b in self._model.named_buffers()}
             self._random["random/torch"] = torch.get_rng_state()
+            for name, generator in self._parts.random_states().items():
+                self._random[f"random/{name}"] = generator
             if self._device.type == "cuda":
                 self._random["random/cuda"] = torch.cuda.get_rng_state(self._device)
             self._broken = False
 
-    def _logits(self, inputs: torch.Tensor) -> torch.Tensor:
+    def _differentiate(
+        self, images: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give the weights a batch's gradients; its mean loss, and how many were right."""
+        size, smoothing = len(labels), self._config.label_smoothing
+        weights = list(self._model.parameters())
+
+        def work(
+            model: nn.Module, images: torch.Tensor, labels: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
+            inputs = self._prepared(images) if images.dtype == torch.uint8 else images
+            labels = labels.to(self._device)
+            logits = self._logits(model, inputs)
+            share = len(labels) / size
+            loss = functional.cross_entropy(logits, labels) * share
+            objective = loss
+            if smoothing:
+                objective = share * functional.cross_entropy(
+                    logits, labels, label_smoothing=smoothing
+                )
+            right = (logits.detach().argmax(1) == labels).sum()
+            return loss.detach(), right, torch.autograd.grad(objective, weights)
+
+        found = self._parts.each(work, images, labels, threads=self._threads)
+        losses, rights, gradients = zip(*found, strict=True)
+        for weight, parts in zip(weights, zip(*gradients, strict=True), strict=True):
+            # In the weight's own layout, as the optimizer wants it; the parts are nobody else's.
+            weight.grad = torch.empty_like(weight).copy_(parts[0])
+            for part in parts[1:]:
+                weight.grad.add_(part)
+        return torch.stack(losses).sum(), torch.stack(rights).sum()
+
+    def _logits(self, model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
         if not self._bfloat16:
-            return self._model(inputs)
+            return model(inputs)
         with torch.autocast(self._device.type, torch.bfloat16):
-            return self._model(inputs).float()
+            return model(inputs).float()
 
     def _timed_step(self) -> Callable[[], float]:
         """For `step_timer`: the batches of one epoch, over and over."""
@@ -682,7 +723,7 @@ class Training:
                 if self._on_threads is not None:
                     self._on_threads(self.settings)
         if threads != self._threads:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(self.settings.torch_threads(self.step))
             self._threads = threads
 
     def _follow_wanted_rate(self) -> None:
@@ -710,11 +751,7 @@ class Training:
         return peak * (length - step) / max(1.0, length - rise)
 
     def _set_mode(self) -> None:
-        self._model.train()
-        if not self._config.use_dropout:
-            for module in self._model.modules():
-                if isinstance(module, nn.Dropout):
-                    module.eval()
+        self._parts.train(use_dropout=self._config.use_dropout)
 
     def _interim_sample(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The first test images of each class: balanced, fixed, and cheap against the training."""
@@ -726,7 +763,7 @@ class Training:
         )
         return self._test_images[indices], self._test_labels[indices]
 
-    def _test(self, images: torch.Tensor, labels: torch.Tensor) -> Evaluation:
+    def _test(self, images: torch.Tensor, labels: torch.Tensor, *, parts: int = 1) -> Evaluation:
         # Its batches are of another size than a step's: the one's memory is of no use to the other.
         allocator.give_back()
         tested = evaluate(
@@ -739,6 +776,8 @@ class Training:
             device=self._device,
             should_stop=self._should_stop,
             channels_last=self._channels_last,
+            parts=parts,
+            threads=self._threads,
         )
         allocator.give_back()
         return tested

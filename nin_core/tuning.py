@@ -8,14 +8,16 @@ Choices made here:
 * The fastest of a trial's steps counts, since whatever else runs can only slow steps down.
 * Kept for each computer, PyTorch and size of network: networks whose multiply-accumulates, values
   and batch are the same to the next power of two share what was found.
-* The usual settings are one thread, channels_last where the network can (`model.memory_layout`),
-  float32, and images resized batch by batch. Another choice must be clearly faster: a tenth, and a
-  third for a second thread, which a run beside this one could use.
-* A second thread is tried only where steps are long, and runs that train at once share the cores:
-  of nin-slim-128 one with two threads beside one with one trained half as many images together as
-  two with one each (1,739 against 3,216 a second, two AVX2 cores). So a run's threads change while
-  it goes, when others come and go; `Settings.thread_changes` says after which steps, because a
-  step with other threads has other bits.
+* The usual settings are as many parts of a batch as there are cores (`parts`), each computed by a
+  thread of its own, channels_last where the network can (`model.memory_layout`), float32, and
+  images resized batch by batch. Another choice must be clearly faster, by a tenth.
+* The other way to use several cores is to have PyTorch's own threads share each operation. It is
+  tried, and so is one thread.
+* Runs that train at once share the cores: of nin-slim-128 one with two threads beside one with one
+  trained half as many images together as two with one each (1,739 against 3,216 a second, two AVX2
+  cores). So a run's threads change while it goes, when others come and go. In parts that changes no
+  bit; a step that PyTorch's threads share has other bits with another number of them, so
+  `Settings.thread_changes` says after which steps that was.
 * bfloat16 is computed by autocast: weights, gradients and updates stay float32, and so do tests.
   Where the processor has no instructions for it a step takes ten times as long, which the second
   step tells; then the trial ends.
@@ -47,12 +49,14 @@ from .recipes import TrainConfig
 from .summary import BYTES, summarize
 
 CLEARLY = 1.1  # times as fast; less is noise, or not worth other bits
-CLEARLY_THREADS = 1.3
+USUAL_PART = 32  # images of a part in the usual settings: of smaller ones many cost more
+LEAST_PART = 8  # images; a batch that has fewer for each part has fewer parts
 HOPELESS = 2.0  # times as slow as the best so far, after which a trial need not go on
 TRIAL_SECONDS = 0.6
 STEP_SECONDS = 0.25  # of a trial's step, by the estimate: a wide network gets a smaller batch
 LEAST_BATCH, LEAST_STEPS = 4, 3
 MEMORY_SHARE = 8  # resized images may take the n-th part of what is free
+METHOD = 2  # what another version has found by other trials is not known to this one
 SWITCH = "NIN_PROBE"  # "0" in the environment: no run is followed by a probe
 
 
@@ -61,12 +65,13 @@ class Settings:
     """How the steps of a run are computed.
 
     Attributes:
-        threads: that PyTorch uses from the first step on.
+        threads: that compute at once, from the first step on.
         channels_last: the layout of images and maps, where the network can; otherwise channels
             come first.
         bfloat16: whether products are computed in bfloat16, by autocast.
         resize_once: whether images are brought to the network's size once, not in every batch.
         thread_changes: ``(steps, threads)``, rising: after so many steps it was so many threads.
+        parts: in which a batch is computed (see `parts`); with one, PyTorch's threads share it.
     """
 
     threads: int = 1
@@ -74,6 +79,7 @@ class Settings:
     bfloat16: bool = False
     resize_once: bool = False
     thread_changes: tuple[tuple[int, int], ...] = ()
+    parts: int = 1
 
     def __post_init__(self) -> None:
         changes = tuple((step, threads) for step, threads in self.thread_changes)
@@ -83,13 +89,17 @@ class Settings:
         """The threads of the step that follows `step` steps."""
         return [self.threads, *(n for since, n in self.thread_changes if since <= step)][-1]
 
+    def torch_threads(self, step: int) -> int:
+        """The threads that PyTorch is to share each operation of that step among."""
+        return 1 if self.parts > 1 else self.threads_after(step)
+
     def with_threads(self, step: int, threads: int) -> Self:
         """These settings with other threads after `step` steps, whatever was to come there."""
         earlier = [change for change in self.thread_changes if change[0] < step]
         return replace(self, thread_changes=(*earlier, (step, threads)))
 
     def words(self) -> str:
-        """For people, e.g. "1 thread, bfloat16, channels last"."""
+        """For people, e.g. "2 threads, batch in 2 parts, bfloat16, channels last"."""
         threads, since = self.threads, ""
         if self.thread_changes:
             step, threads = self.thread_changes[-1]
@@ -97,6 +107,7 @@ class Settings:
         return ", ".join(
             [
                 f"{threads} thread{'s' if threads > 1 else ''}{since}",
+                *([f"batch in {self.parts} parts"] if self.parts > 1 else []),
                 "bfloat16" if self.bfloat16 else "float32",
                 "channels last" if self.channels_last else "channels first",
                 *(["resized once"] if self.resize_once else []),
@@ -164,44 +175,41 @@ def settings_for(
     dataset: DatasetInfo,
     *,
     cores: int,
-    running: int,
     free_bytes: int | None = None,
 ) -> Settings:
-    """The settings of a new run.
+    """The settings of a new run that has the computer to itself (see `threads_beside`).
 
     Args:
         cores: of this computer.
-        running: runs that train at the same time, this one included; they share the cores.
         free_bytes: memory that is free; None where the system does not tell.
     """
     found = known(network, train.batch_size)
-    chosen = Settings() if found is None else found.chosen
-    threads = threads_beside(network, train.batch_size, cores=cores)(running)
+    chosen = usual_settings(network, train.batch_size, cores) if found is None else found.chosen
     once = chosen.resize_once and can_resize_once(network, train, dataset, free_bytes)
-    return replace(chosen, threads=threads, resize_once=once)
+    return replace(chosen, resize_once=once)
 
 
-def threads_beside(network: NiNConfig, batch_size: int, *, cores: int) -> Callable[[int], int]:
-    """The threads of such a run by how many runs share this computer, itself included.
+def usual_settings(network: NiNConfig, batch_size: int, cores: int) -> Settings:
+    """Those of a run that has a computer with so many cores to itself, before any was measured.
 
-    By what was found on this computer up to now, else by `threads_for`.
+    A batch too small for parts is for PyTorch's own threads, if its steps are long.
     """
-    found = known(network, batch_size)
-    if found is None:
-        return lambda running: threads_for(network, batch_size, cores, running)
-    alone = found.chosen.threads
-    return lambda running: 1 if alone == 1 else max(1, cores // max(1, running))
+    parts = max(1, min(cores, batch_size // USUAL_PART))
+    short = seconds_per_image(network) * batch_size < EVENT_SECONDS / 3
+    return Settings(threads=parts if parts > 1 or short else cores, parts=parts)
 
 
-def threads_for(network: NiNConfig, batch_size: int, cores: int, running: int) -> int:
-    """Threads before anything was measured: one for a small network, else a share of the cores.
+def threads_beside(settings: Settings, cores: int) -> Callable[[int], int]:
+    """A run's threads by how many runs share a computer with so many cores, itself included.
+
+    Args:
+        settings: the run's; its parts, or the threads that it has alone, are the most it can use.
 
     Two processes with two threads each on two cores collapse to a tenth of their speed, so shares
     never overlap.
     """
-    if seconds_per_image(network) * batch_size < EVENT_SECONDS / 3:
-        return 1
-    return max(1, cores // max(1, running))
+    most = max(settings.parts, settings.threads, *(n for _, n in settings.thread_changes), 1)
+    return lambda running: max(1, min(most, cores // max(1, running)))
 
 
 def can_resize_once(
@@ -252,7 +260,9 @@ def probe(
 
     cores = cores or machine.available_cores()
     affordable = int(STEP_SECONDS / seconds_per_image(network))
-    batch = max(min(LEAST_BATCH, train.batch_size), min(train.batch_size, affordable))
+    chosen = usual_settings(network, train.batch_size, cores)
+    least = max(LEAST_BATCH, LEAST_PART * chosen.parts)
+    batch = max(min(least, train.batch_size), min(train.batch_size, affordable))
     trials: list[Trial] = []
 
     def speed_of(settings: Settings) -> float:
@@ -275,21 +285,21 @@ def probe(
         progress(trial)
         return trial.images_per_second
 
-    changes: list[tuple[dict[str, Any], float]] = [({"bfloat16": True}, CLEARLY)]
+    changes: list[dict[str, Any]] = [{"bfloat16": True}]
     if can_use_channels_last(network):
-        changes.insert(0, ({"channels_last": False}, CLEARLY))
-    if threads_for(network, train.batch_size, cores, running=1) > 1:
-        changes.append(({"threads": cores}, CLEARLY_THREADS))
+        changes.insert(0, {"channels_last": False})
+    changes += [{"threads": cores, "parts": 1}, {"threads": 1, "parts": 1}]
     if network.image_size != dataset.side:
-        changes.append(({"resize_once": True}, CLEARLY))
+        changes.append({"resize_once": True})
     try:
-        chosen = Settings()
         speed = attempt(chosen)
-        for change, factor in changes:
+        for change in changes:
             settings = replace(chosen, **change)
+            if settings == chosen:
+                continue
             found = attempt(settings)
             # What seems faster may only have had a quieter moment: the other one gets a second.
-            if found > factor * speed and found > factor * max(speed, speed_of(chosen)):
+            if found > CLEARLY * speed and found > CLEARLY * max(speed, speed_of(chosen)):
                 chosen, speed = settings, found
     except _Stopped:
         return None
@@ -327,7 +337,7 @@ def _key(network: NiNConfig, batch_size: int) -> str:
     summary = summarize(network)
     macs, values = summary.total_macs, summary.total_activation_bytes // BYTES
     size = "-".join(str(count.bit_length()) for count in (macs, values, batch_size))
-    return f"{machine.identity()} · {size}"
+    return f"{machine.identity()} · {size} · {METHOD}"
 
 
 def _read() -> dict[str, Tuning]:

@@ -495,14 +495,14 @@ def measure_run(store: RunStore, run_id: int, attempt: int) -> None:
     from .evaluation import pack_logits
     from .features import load_model
     from .jobs import available_cores
-    from .tuning import threads_for
     from .worker import MOST_PROBE
 
     run, checkpoint = store.get(run_id), store.load_checkpoint(run_id)
     if run.network is None or run.train is None or checkpoint is None:
         raise ConfigError(run.problem or f"Run #{run_id} has no weights.")
     running = len(store.list_runs(states=["running"]))
-    torch.set_num_threads(threads_for(run.network, 64, available_cores(), running + 1))
+    torch.set_num_threads(1)
+    threads = max(1, available_cores() // (running + 1))
     data = load_dataset(run.dataset)
     model = load_model(run.network, checkpoint.blob)
     how: dict[str, Any] = {
@@ -510,7 +510,8 @@ def measure_run(store: RunStore, run_id: int, attempt: int) -> None:
         "mean": data.mean if run.train.standardize else None,
         "std": data.std if run.train.standardize else None,
     }
-    result = evaluate(model, data.test_images, data.test_labels, **how)
+    images, labels = data.test_images, data.test_labels
+    result = evaluate(model, images, labels, **how, parts=threads, threads=threads)
     store.save_evaluation(
         run_id,
         pack_logits(result.logits.numpy()),

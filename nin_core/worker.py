@@ -122,20 +122,20 @@ class _Job:
         from .training import choose_device
 
         self.kept = store.load_checkpoint(run.id)
-        settings = self._settings()
-        channels_last = settings.channels_last and can_use_channels_last(self.network)
-        self.settings = replace(settings, channels_last=channels_last)  # what is told is what is
-        # Before the first operation: PyTorch's pool keeps the size it starts with.
-        threads = self.settings.threads_after(self.kept.step if self.kept else 0)
-        torch.set_num_threads(threads)
         self.device = choose_device()
         if self.device.type == "cuda":
             every = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
             self.device = torch.device(store.take_device(run.id, attempt, every))
+        settings = self._settings()
+        channels_last = settings.channels_last and can_use_channels_last(self.network)
+        self.settings = replace(settings, channels_last=channels_last)  # what is told is what is
+        done = self.kept.step if self.kept else 0
+        # Before the first operation: PyTorch's pool keeps the size it starts with.
+        torch.set_num_threads(self.settings.torch_threads(done))
         process_memory.reset_peak()
         reporter.note(
             phase="loading data",
-            threads=threads,
+            threads=self.settings.threads_after(done),
             settings=self.settings.to_json(),
             device=str(self.device),
             base_bytes=process_memory.resident(),
@@ -150,28 +150,25 @@ class _Job:
         """Those the run began with; for one that begins, what is fastest here now."""
         info, memory = DATASETS[self._run.dataset], machine.memory()
         free = memory and memory.available
+        cores = available_cores()
         kept = self._run.settings
         if kept is not None:  # images that are resized once are the same to the bit
             once = tuning.can_resize_once(self.network, self.config, info, free)
-            return replace(kept, resize_once=kept.resize_once and once)
-        settings = tuning.settings_for(
-            self.network,
-            self.config,
-            info,
-            cores=available_cores(),
-            running=self._store.signal(self._run.id, self._attempt).sharing,
-            free_bytes=free,
-        )
-        if self.kept is not None:  # of an older version, which knew no others
-            settings = tuning.Settings(self.kept.info.get("threads", settings.threads))
-        return settings
-
-    def _threads_beside(self) -> Callable[[int], int] | None:
-        """The run's threads by how many share this computer; None where a GPU does the work."""
+            settings = replace(kept, resize_once=kept.resize_once and once)
+        elif self.kept is not None:  # of an older version, which knew no others
+            settings = tuning.Settings(self.kept.info.get("threads", 1))
+        else:
+            settings = tuning.settings_for(
+                self.network, self.config, info, cores=cores, free_bytes=free
+            )
         if self.device.type != "cpu":
-            return None
-        batch, cores = self.config.batch_size, available_cores()
-        return tuning.threads_beside(self.network, batch, cores=cores)
+            self._threads_beside = None
+            return replace(settings, threads=1, parts=1)
+        self._threads_beside = tuning.threads_beside(settings, cores)
+        if kept is not None or self.kept is not None:
+            return settings
+        sharing = self._store.signal(self._run.id, self._attempt).sharing
+        return replace(settings, threads=self._threads_beside(sharing))
 
     def _predicted_bytes(self) -> int:
         """What training is expected to take beside the process itself."""
@@ -226,7 +223,7 @@ class _Job:
             reporter.replay(recorder.take(training.step, max(training.epoch, 1)))
 
         reporter.note(total_steps=training.total_steps)
-        reporter.watch(training, info, self._threads_beside())
+        reporter.watch(training, info, self._threads_beside)
         test_size = len(self.dataset.test_labels)
         try:
             for event in training.events():
@@ -273,6 +270,8 @@ class _Job:
             images,
             labels,
             **how,
+            parts=self.settings.parts,
+            threads=self.settings.threads,
             should_stop=lambda: (
                 time.monotonic() - began > seconds
                 or reporter.signals > signals

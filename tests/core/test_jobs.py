@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nin_core import PRESETS, ConfigError, jobs, machine, spare, worker
+from nin_core import PRESETS, ConfigError, jobs, machine, spare, tuning, worker
 from nin_core import reporter as reporting
 from nin_core.evaluation import confusion_matrix, read_logits
 from nin_core.jobs import (
@@ -33,6 +33,7 @@ from nin_core.jobs import (
     this_host,
     this_worker,
 )
+from nin_core.machine import available_cores
 from nin_core.recipes import RECIPES
 from nin_core.records import Run, StateError, WorkerId, now
 from nin_core.store import RunStore, StoreError
@@ -123,13 +124,14 @@ def test_a_run_from_start_to_evaluation(kind, request):
     assert wait_for(lambda: store.get(run_id).worker_pid, "a process") > 0
     run = wait_state(store, run_id, "finished")
     assert run.step == run.total_steps == 10
-    assert (run.threads, run.device, run.error) == (1, "cpu", None)
+    threads = tuning.usual_settings(NETWORK, SHORT.batch_size, available_cores()).threads
+    assert (run.threads, run.device, run.error) == (threads, "cpu", None)
     rows = store.metrics(run_id)
     assert [row.kind for row in rows][-1] == "epoch"
     assert rows[-1].test_examples == 1000
     run = wait_free(store, run_id)
     checkpoint = store.load_checkpoint(run_id)
-    assert (checkpoint.step, checkpoint.info["threads"]) == (10, 1)
+    assert (checkpoint.step, checkpoint.info["threads"]) == (10, threads)
     # What is stored is what was trained: the same weights give the stored figures again.
     dataset = load_dataset("shapes")
     model = build_nin(NETWORK)

@@ -421,17 +421,18 @@ def test_a_tutorial_step_is_plain_gradient_descent():
 
 
 @pytest.mark.parametrize(
-    ("recipe", "optimizer", "batch_norm"),
+    ("recipe", "optimizer", "batch_norm", "computed"),
     [
-        ("fast", "sgd", True),
-        ("fast", "sgd", False),
-        ("fast", "adamw", False),
-        ("best", "sgd", True),
-        ("best", "adamw", False),
+        ("fast", "sgd", True, Settings()),
+        ("fast", "sgd", False, Settings()),
+        ("fast", "adamw", False, Settings()),
+        ("best", "sgd", True, Settings()),
+        ("best", "adamw", False, Settings()),
+        ("best", "sgd", True, Settings(2, parts=3)),
     ],
 )
 def test_a_training_that_goes_on_is_the_one_that_never_stopped(
-    recipe: str, optimizer: str, batch_norm: bool
+    recipe: str, optimizer: str, batch_norm: bool, computed: Settings
 ) -> None:
     """From the state after every single step, through bytes: equal events, equal weights."""
     network = toy_network(batch_norm=batch_norm, dropout=0.4)
@@ -444,7 +445,8 @@ def test_a_training_that_goes_on_is_the_one_that_never_stopped(
 
     def training(**more: object) -> tuple[nn.Module, Training]:
         model = build_nin(network)
-        return model, Training(model, toy_dataset(), config, network=network, device="cpu", **more)
+        facts = {"network": network, "device": "cpu", "settings": computed}
+        return model, Training(model, toy_dataset(), config, **facts, **more)
 
     states: list[bytes] = []
     model, whole = training()

@@ -18,7 +18,7 @@ from nin_core.jobs import this_worker
 from nin_core.recipes import RECIPES
 from nin_core.store import RunStore
 from nin_core.training import StepEvent, Training
-from nin_core.tuning import Settings, Trial, Tuning, settings_for
+from nin_core.tuning import Settings, Trial, Tuning, settings_for, threads_beside
 
 NETWORK = PRESETS["nin-28"].with_widths((6, 8, 8))
 LARGER = replace(NETWORK, image_size=40)
@@ -42,12 +42,6 @@ def quick(monkeypatch: pytest.MonkeyPatch, store: RunStore) -> None:
     assert tuning.path().parent == store.path.parent
 
 
-@pytest.fixture
-def long_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps count as so long that a second thread is worth a trial."""
-    monkeypatch.setattr(tuning, "threads_for", lambda network, batch_size, cores, running: cores)
-
-
 def known(network, train, chosen: Settings) -> None:
     tuning._keep(network, train.batch_size, Tuning((Trial(Settings(), 100.0),), chosen))
 
@@ -55,13 +49,13 @@ def known(network, train, chosen: Settings) -> None:
 # --- the probe --------------------------------------------------------------------------------
 
 
-def test_a_probe_tries_one_choice_at_a_time_and_remembers_what_it_found(long_steps):
+def test_a_probe_tries_one_choice_at_a_time_and_remembers_what_it_found():
     tried: list[Trial] = []
     found = tuning.probe(LARGER, TRAIN, SHAPES, cores=2, progress=tried.append)
     assert found is not None
     assert found.trials == tuple(tried)
-    assert tried[0].settings == Settings()
-    assert len(tried) == 5  # layout, number format, threads, resizing
+    assert tried[0].settings == Settings(2, parts=2)
+    assert len(tried) == 6  # layout, number format, PyTorch's threads, one thread, resizing
     assert all(trial.images_per_second > 0 for trial in tried)
     assert found.chosen in [trial.settings for trial in tried]
     assert tuning.known(LARGER, TRAIN.batch_size) == found
@@ -71,8 +65,8 @@ def test_a_probe_tries_one_choice_at_a_time_and_remembers_what_it_found(long_ste
     assert tuning.known(WIDE, TRAIN.batch_size) is None
 
 
-def test_a_network_of_the_images_size_has_nothing_to_resize_and_short_steps_no_second_thread():
-    found = tuning.probe(NETWORK, TRAIN, SHAPES, cores=2)
+def test_a_network_of_the_images_size_has_nothing_to_resize_and_one_core_no_second_thread():
+    found = tuning.probe(NETWORK, TRAIN, SHAPES, cores=1)
     assert found is not None
     assert len(found.trials) == 3
     assert {trial.settings.threads for trial in found.trials} == {1}
@@ -91,17 +85,24 @@ def choices(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]) -> Tunin
     return found
 
 
+USUAL = "2 threads, batch in 2 parts, float32, channels last"
+
+
 @pytest.mark.parametrize(
     ("seconds", "chosen"),
     [
-        ({}, "1 thread, float32, channels last"),
-        ({"1 thread, float32, channels first": 0.95}, "1 thread, float32, channels last"),
-        ({"1 thread, float32, channels first": 0.8}, "1 thread, float32, channels first"),
-        ({"2 threads, float32, channels last": 0.8}, "1 thread, float32, channels last"),
-        ({"2 threads, float32, channels last": 0.7}, "2 threads, float32, channels last"),
+        ({}, USUAL),
+        ({"2 threads, batch in 2 parts, float32, channels first": 0.95}, USUAL),
+        (
+            {"2 threads, batch in 2 parts, float32, channels first": 0.8},
+            "2 threads, batch in 2 parts, float32, channels first",
+        ),
+        ({"1 thread, float32, channels last": 0.95}, USUAL),
+        ({"1 thread, float32, channels last": 0.8}, "1 thread, float32, channels last"),
+        ({"2 threads, float32, channels last": 0.8}, "2 threads, float32, channels last"),
         (
             {
-                "1 thread, bfloat16, channels last": 0.5,
+                "2 threads, batch in 2 parts, bfloat16, channels last": 0.5,
                 "2 threads, bfloat16, channels last": 0.3,
                 "2 threads, bfloat16, channels last, resized once": 0.25,
             },
@@ -109,12 +110,12 @@ def choices(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]) -> Tunin
         ),
     ],
 )
-def test_another_setting_must_be_clearly_faster(monkeypatch, long_steps, seconds, chosen):
+def test_another_setting_must_be_clearly_faster(monkeypatch, seconds, chosen):
     assert choices(monkeypatch, seconds).chosen.words() == chosen
 
 
 def test_the_speed_of_what_was_chosen_is_told(monkeypatch):
-    found = choices(monkeypatch, {"1 thread, float32, channels first": 0.5})
+    found = choices(monkeypatch, {"2 threads, batch in 2 parts, float32, channels first": 0.5})
     assert found.images_per_second == pytest.approx(2 * found.trials[0].images_per_second)
 
 
@@ -161,20 +162,31 @@ def test_a_damaged_file_is_as_good_as_none(text):
 
 def get(network, train=None, **facts) -> Settings:
     train = train or RECIPES["fast"].configure(network)
-    return settings_for(network, train, FASHION, **({"cores": 8, "running": 1} | facts))
+    return settings_for(network, train, FASHION, **({"cores": 8} | facts))
 
 
-def test_without_a_probe_a_small_network_gets_one_thread_and_a_large_one_its_share():
-    assert get(SLIM) == Settings()
-    assert get(WIDE, running=2) == Settings(threads=4)
-    assert get(WIDE, cores=2, running=5) == Settings(threads=1)
+def test_without_a_probe_a_batch_has_a_part_a_core_but_no_tiny_ones():
+    assert get(SLIM) == Settings(2, parts=2)  # of 64 images
+    assert get(SLIM, RECIPES["fast"].configure(SLIM, batch_size=1024)) == Settings(8, parts=8)
+    assert get(SLIM, cores=1) == Settings()
+    small = {network: RECIPES["fast"].configure(network, batch_size=16) for network in (SLIM, WIDE)}
+    assert get(SLIM, small[SLIM]) == Settings()
+    assert get(WIDE, small[WIDE]) == Settings(8)  # long steps are worth PyTorch's own threads
 
 
-def test_after_a_probe_runs_share_the_cores_that_it_used():
-    train = RECIPES["fast"].configure(SLIM)
-    known(SLIM, train, Settings(8, channels_last=False, bfloat16=True))
-    assert get(SLIM) == Settings(8, channels_last=False, bfloat16=True)
-    assert get(SLIM, running=4) == Settings(2, channels_last=False, bfloat16=True)
+def test_what_a_probe_has_found_holds_for_the_next_run():
+    found = Settings(8, channels_last=False, bfloat16=True)
+    known(SLIM, RECIPES["fast"].configure(SLIM), found)
+    assert get(SLIM) == found
+
+
+@pytest.mark.parametrize("settings", [Settings(8), Settings(8, parts=8), Settings(2, parts=8)])
+def test_runs_share_the_cores(settings):
+    beside = threads_beside(settings, 8)
+    assert [beside(running) for running in (1, 2, 3, 8, 9)] == [8, 4, 2, 1, 1]
+    assert threads_beside(Settings(), 8)(1) == 1
+    # One that began beside another knows from its past that it can use more.
+    assert threads_beside(Settings(4).with_threads(9, 8), 8)(1) == 8
 
 
 def test_images_are_resized_once_only_where_that_pays_and_fits():
@@ -190,7 +202,7 @@ def test_images_are_resized_once_only_where_that_pays_and_fits():
 
 
 def test_settings_survive_the_store_and_nonsense_is_refused():
-    settings = Settings(3, channels_last=False, bfloat16=True, resize_once=True)
+    settings = Settings(3, channels_last=False, bfloat16=True, resize_once=True, parts=3)
     assert Settings.from_json(settings.to_json()) == settings
     changed = settings.with_threads(10, 1).with_threads(20, 3)
     assert Settings.from_json(changed.to_json()) == changed
@@ -211,7 +223,7 @@ def test_threads_change_at_steps_and_a_later_plan_is_given_up():
 
 
 def trained(network, settings: Settings, **changes):
-    torch.set_num_threads(1)
+    torch.set_num_threads(settings.torch_threads(0))
     data = load_dataset("shapes")
     config = RECIPES["fast"].configure(network, subset=320, epochs=2, **changes)
     training = Training(build_nin(network), data, config, network=network, settings=settings)
@@ -237,6 +249,33 @@ def test_other_settings_learn_the_same(settings):
     assert other[1] == pytest.approx(usual[1], rel=0.02)
     dtypes = {weight.dtype for weight in other[2].values()}
     assert dtypes == {torch.float32, torch.int64}  # batch norm counts its batches
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_parts_learn_the_same_and_threads_change_no_bit(batch_norm):
+    network = replace(NETWORK, batch_norm=batch_norm, dropout=0.3)
+    changes = {"learning_rate": 0.003, "use_dropout": True, "batch_size": 72}
+    usual = trained(network, Settings(), **changes)
+    one, two = (trained(network, Settings(threads, parts=3), **changes) for threads in (1, 2))
+    assert one[0] == pytest.approx(usual[0], rel=0.05)
+    assert one[1] == pytest.approx(usual[1], rel=0.1)
+    assert one[:2] == two[:2]
+    for name, weight in one[2].items():
+        assert torch.equal(weight, two[2][name]), name
+
+
+def test_the_gradient_of_parts_is_that_of_the_batch():
+    """Without batch norm and dropout: to rounding, also of a batch that is not a multiple."""
+    network = replace(NETWORK, batch_norm=False, dropout=0.0)
+    data, gradients = load_dataset("shapes"), []
+    config = RECIPES["fast"].configure(network, batch_size=50)
+    for settings in (Settings(), Settings(2, parts=3)):
+        training = Training(build_nin(network), data, config, network=network, settings=settings)
+        training._initialize()
+        loss, right = training._differentiate(data.train_images[:50], data.train_labels[:50])
+        gradients.append([loss, right, *(p.grad for p in training._model.parameters())])
+    for whole, parts in zip(*gradients, strict=True):
+        torch.testing.assert_close(whole, parts, rtol=1e-3, atol=1e-6)
 
 
 # --- runs -------------------------------------------------------------------------------------
@@ -265,9 +304,6 @@ def test_a_run_gets_what_was_found_and_its_checkpoint_says_so(store):
 def test_a_run_gives_threads_up_when_another_joins_and_takes_them_back(store, monkeypatch):
     monkeypatch.setattr(worker, "available_cores", lambda: 2)
     monkeypatch.setattr(reporter, "GROWING_SECONDS", 0.1)
-    monkeypatch.setattr(
-        tuning, "threads_for", lambda network, batch_size, cores, running: cores // running
-    )
     train = RECIPES["fast"].configure(NETWORK, epochs=500)
     run_id = store.create(NETWORK, train, "shapes", worker=this_worker())
     attempt = store.claim(run_id, this_worker())
