@@ -8,9 +8,9 @@ Choices made here:
 * The prediction is the largest of three phases, which give their memory back to each other: the
   steps, by the ledger's walk through one, the tests, and a start that is fitted to the data, which
   holds one layer's outputs. What comes to that (kernels, free blocks that nothing fits into, copies
-  of the weights on their way to the store) was fitted to the workers of 73 random configurations of
-  `benchmarks/memory_model.py`, which says how far others are from it. The same configuration takes
-  6 % more or less from one time to the next, and took a third more once in fifteen times.
+  of the weights on their way to the store) was fitted to the workers of 133 random configurations
+  of `benchmarks/memory_model.py`, which says how far others are from it. The same configuration
+  takes 6 % more or less from one time to the next, and took a third more once in fifteen times.
 * The queue is first come, first served: a large run that waits for memory is not overtaken for ever
   by small ones.
 """
@@ -24,7 +24,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import estimate, machine, process_memory
+from . import estimate, machine, process_memory, tuning
 from .checks import ConfigError
 from .datasets import DATASETS
 from .ledger import step_peak
@@ -38,11 +38,12 @@ if TYPE_CHECKING:
     from .recipes import TrainConfig
     from .records import Run
 
-# Bytes occupied for each that a phase has alive at its peak: in a step those of the ledger, in a
-# test those of the largest layer's both sides, in a start those of the largest layer's outputs.
-STEP, TEST, START = 1.54, 2.75, 1.0
-WORKSPACE = 65_000_000  # bytes that every run comes to occupy
-WEIGHT_COPIES = 12
+# Bytes occupied for each that a phase has alive at its peak: in a step those of the ledger (in parts
+# fewer, since they are not all at their fullest at the same moment), in a test those of the largest
+# layer's both sides, in a start those of the largest layer's outputs.
+STEP, STEP_IN_PARTS, TEST, START = 1.5, 0.93, 2.9, 1.15
+WORKSPACE = 58_000_000  # bytes that every run comes to occupy
+WEIGHT_COPIES = 11
 
 
 def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
@@ -60,7 +61,9 @@ def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
     tested = estimate.test_batch(network)
     started = estimate.start_images(network) if train.initialization == "unit-variance" else 0
     largest = max(layer.activation_bytes for layer in one.layers)
-    phases = (STEP * step, TEST * tested * one.largest_pair_bytes, START * started * largest)
+    usual = tuning.usual_settings(network, train.batch_size, machine.available_cores())
+    occupied = STEP_IN_PARTS if usual.parts > 1 else STEP
+    phases = (occupied * step, TEST * tested * one.largest_pair_bytes, START * started * largest)
     working = max(phases) + WEIGHT_COPIES * one.parameter_bytes + WORKSPACE
     return int(max(data + working, 2 * data))  # twice while it is read
 

@@ -348,7 +348,7 @@ def _fast(network: NiNConfig, train_size: int) -> dict[str, Any]:
     }
 
 
-BEST_EPOCHS = 10  # 568 s on two AVX2 cores; twelve took 692
+BEST_EPOCHS = 11
 
 
 def _best(network: NiNConfig, train_size: int) -> dict[str, Any]:

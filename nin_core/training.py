@@ -128,6 +128,7 @@ def fit(
     device: torch.device | str | None = None,
     should_stop: Callable[[], bool] | None = None,
     initialize: bool = True,
+    settings: Settings | None = None,
 ) -> Iterator[StepEvent | EpochEvent]:
     """Train `model` in place and yield events.
 
@@ -141,13 +142,20 @@ def fit(
         should_stop: asked between steps and test batches; once it is true the generator ends,
             without an event for the unfinished interval.
         initialize: set the weights as the configuration says; False keeps those of `model`.
+        settings: how the steps are computed, as for `Training`; default `tuning.Settings()`.
 
     Raises:
         ConfigError: if data set, network and configuration do not go together.
         DivergedError: when the loss is not finite any more.
     """
     training = Training(
-        model, dataset, config, network=network, device=device, should_stop=should_stop
+        model,
+        dataset,
+        config,
+        network=network,
+        device=device,
+        should_stop=should_stop,
+        settings=settings,
     )
     yield from training.events(initialize=initialize)
 
@@ -413,7 +421,7 @@ class Training:
                     yield from self._step_event()
                 if self._should_stop():
                     return
-            tested = self._test(self._test_images, self._test_labels, parts=len(self._parts))
+            tested = self._test(self._test_images, self._test_labels)
             if self._should_stop():
                 return
             self.tested = self.step, tested
@@ -763,7 +771,7 @@ class Training:
         )
         return self._test_images[indices], self._test_labels[indices]
 
-    def _test(self, images: torch.Tensor, labels: torch.Tensor, *, parts: int = 1) -> Evaluation:
+    def _test(self, images: torch.Tensor, labels: torch.Tensor) -> Evaluation:
         # Its batches are of another size than a step's: the one's memory is of no use to the other.
         allocator.give_back()
         tested = evaluate(
@@ -776,7 +784,7 @@ class Training:
             device=self._device,
             should_stop=self._should_stop,
             channels_last=self._channels_last,
-            parts=parts,
+            parts=len(self._parts),
             threads=self._threads,
         )
         allocator.give_back()

@@ -14,6 +14,7 @@ Choices made here:
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -77,6 +78,7 @@ class DeadChannels:
 
     def __init__(self) -> None:
         self._sums: dict[str, torch.Tensor] = {}
+        self._lock = threading.Lock()  # batches may pass at once
 
     def counts(self) -> dict[str, int]:
         """Convolution -> how many of its channels were dead, in network order."""
@@ -84,8 +86,9 @@ class DeadChannels:
 
     def _add(self, name: str, output: torch.Tensor) -> None:
         sums = output.detach().sum((0, 2, 3))
-        before = self._sums.get(name)
-        self._sums[name] = sums if before is None else before + sums
+        with self._lock:
+            before = self._sums.get(name)
+            self._sums[name] = sums if before is None else before + sums
 
 
 @contextmanager

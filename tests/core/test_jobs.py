@@ -387,6 +387,7 @@ def test_a_stop_does_not_wait_for_the_step(store, monkeypatch):
         return model
 
     monkeypatch.setattr(model_module, "build_nin", build_blocking)
+    monkeypatch.setattr(tuning, "usual_settings", lambda *_: tuning.Settings())  # one forward pass
     after_second = {}
 
     def remember(*_):
