@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from .recipes import TrainConfig
     from .records import Run
 
-# Bytes occupied for each that a phase has alive at its peak: in a step those of the ledger (in parts
-# fewer, since they are not all at their fullest at the same moment), in a test those of the largest
+# Bytes occupied for each that a phase has alive at its peak: in a step those of the ledger (fewer
+# in parts, which are not all at their fullest at the same moment), in a test those of the largest
 # layer's both sides, in a start those of the largest layer's outputs.
 STEP, STEP_IN_PARTS, TEST, START = 1.5, 0.93, 2.9, 1.15
 WORKSPACE = 58_000_000  # bytes that every run comes to occupy

@@ -65,6 +65,7 @@ class Parts:
                     module.generator = generator
             self._models.append(twin)
             self._generators.append(generator)
+        self._buffers = list(zip(*(model.buffers() for model in self._models), strict=True))
 
     def __len__(self) -> int:
         return len(self._models)
@@ -120,7 +121,7 @@ class Parts:
     def agree(self, labels: torch.Tensor) -> None:
         """After a step on a batch with these labels: give all networks the parts' mean buffers."""
         used = self._count(labels)
-        for buffers in zip(*(model.buffers() for model in self._models), strict=True):
+        for buffers in self._buffers:
             first = buffers[0]
             if used > 1 and first.is_floating_point():
                 first.copy_(torch.stack(buffers[:used]).mean(0))
@@ -129,9 +130,9 @@ class Parts:
 
     def follow(self) -> None:
         """Give all networks the first one's buffers, when those have been set from outside."""
-        for buffers in zip(*(model.buffers() for model in self._models), strict=True):
-            for other in buffers[1:]:
-                other.copy_(buffers[0])
+        for first, *others in self._buffers:
+            for other in others:
+                other.copy_(first)
 
     def random_states(self) -> dict[str, torch.Tensor]:
         """The states of the dropout's generators, uint8, by name."""

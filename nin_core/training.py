@@ -348,6 +348,9 @@ class Training:
         self._bfloat16, self._resizes_once = settings.bfloat16, settings.resize_once
         count = settings.parts if self._device.type == "cpu" else 1
         self._parts = Parts(self._model, count, config.seed)
+        # To walk through the modules at each step would cost a small network a fiftieth of it.
+        self._weights = list(self._model.parameters())
+        self._named_buffers = list(self._model.named_buffers())
         self._resized: torch.Tensor | None = None
         self._config = config
         self._network = network
@@ -632,11 +635,11 @@ class Training:
         loss, right = self._differentiate(images, labels)
         gradient = None
         if self._config.clip_norm > 0:
-            gradient = nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip_norm)
+            gradient = nn.utils.clip_grad_norm_(self._weights, self._config.clip_norm)
         reports = self._reports(self.step + 1, self._position + 1)
         norms = Norms()
         if reports:
-            norms.begin(self._model.parameters(), gradient)
+            norms.begin(self._weights, gradient)
         if self._on_update is not None:
             self._on_update()
             self._on_update = None
@@ -646,7 +649,7 @@ class Training:
             self._broken = True  # until all of it is done
             self._optimizer.step()
             if reports:
-                norms.end(self._model.parameters())
+                norms.end(self._weights)
                 self._norms = norms
             self._parts.agree(labels)
             self._since.add(loss, right, len(labels), time.perf_counter() - began)
@@ -655,7 +658,7 @@ class Training:
             self._position += 1
             # Batch norm's figures and dropout's generator change in the forward pass, so what they
             # are between two steps is set aside.
-            self._buffers = {name: b.detach().clone() for name, b in self._model.named_buffers()}
+            self._buffers = {name: value.clone() for name, value in self._named_buffers}
             self._random["random/torch"] = torch.get_rng_state()
             for name, generator in self._parts.random_states().items():
                 self._random[f"random/{name}"] = generator
@@ -668,7 +671,7 @@ class Training:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Give the weights a batch's gradients; its mean loss, and how many were right."""
         size, smoothing = len(labels), self._config.label_smoothing
-        weights = list(self._model.parameters())
+        weights = self._weights
 
         def work(
             model: nn.Module, images: torch.Tensor, labels: torch.Tensor

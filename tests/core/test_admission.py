@@ -38,7 +38,7 @@ def test_what_is_said_to_fit_does_fit(batch: int) -> None:
 def test_widths_are_offered_where_no_batch_helps() -> None:
     wide = NETWORK.with_widths((600, 600, 600))
     train = replace(TRAIN, batch_size=2)
-    room = NEEDED
+    room = NEEDED + 30_000_000
     problem = admission.misfit(wide, train, "shapes", room)
     assert problem is not None
     assert isinstance(problem.suggestion, tuple)
