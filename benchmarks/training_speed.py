@@ -9,7 +9,8 @@
    optimizer, batches and rate.
 2. What share of this machine's own float32 matrix product (`nin_core.machine`) a step reaches. The
    backward pass costs two forward passes, but for the first convolution's input gradient.
-3. Two processes at once, one thread each, together against one alone (nin-slim-128), in turn.
+3. Two processes at once, one thread each, together against one alone with one thread, and against
+   one alone that has both cores (its batches in two parts), in turn; nin-slim-128 and nin-28.
 
 Run it alone: another process on the cores changes every figure.
 """
@@ -32,10 +33,12 @@ from nin_core.data import Dataset, load_dataset
 from nin_core.machine import PROJECT, measured_machine
 from nin_core.recipes import TrainConfig
 from nin_core.training import StepEvent
+from nin_core.tuning import Settings
 
 IMAGES = {"nin-slim-128": 6400, "nin-28": 2560, "nin-224": 64}
 BATCH = {"nin-224": 8}  # steps of a few tenths of a second; the others have the recipe's
 PAIR_TARGET = 1.8
+PAIRS = ("nin-slim-128", "nin-28")
 TESTS = 100
 
 
@@ -112,9 +115,10 @@ def compare(name: str, dataset: Dataset, rounds: int, share: float, peak: float)
     )
 
 
-def at_once(count: int, share: float) -> float:
-    """Images a second of so many processes together."""
+def at_once(name: str, count: int, share: float, parts: int = 1) -> float:
+    """Images a second of so many processes together, each with a thread for every part."""
     command = [sys.executable, "-m", "benchmarks.training_speed", "--alone", str(share)]
+    command += ["--network", name, "--parts", str(parts)]
     processes = [
         subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
         for _ in range(count)
@@ -122,37 +126,56 @@ def at_once(count: int, share: float) -> float:
     return sum(float(process.communicate()[0]) for process in processes)
 
 
+def alone(name: str, share: float, parts: int, dataset: Dataset) -> float:
+    """Images a second of a busy stretch, not of the luckiest moment."""
+    network, config = setting(name, share)
+    how = {"network": network, "device": "cpu", "settings": Settings(parts, parts=parts)}
+    events = fit(build_nin(network), dataset, config, **how)
+    rates = [event.examples_per_second for event in events if isinstance(event, StepEvent)]
+    return statistics.median(rates)
+
+
+def compare_at_once(name: str, rounds: int, share: float) -> None:
+    """Each pair beside the lone runs before and after it."""
+    ones = [at_once(name, 1, share)]
+    halves, together = [], []
+    for _ in range(rounds):
+        both = at_once(name, 1, share, parts=2)
+        two = at_once(name, 2, share)
+        ones.append(at_once(name, 1, share))
+        together.append(2 * two / (ones[-2] + ones[-1]))
+        halves.append(2 * both / (ones[-2] + ones[-1]))
+    print(
+        f"  {name}, one run with one thread {statistics.median(ones):,.0f} images/s; two at once "
+        f"together {statistics.median(together):.2f} times as many, from {min(together):.2f} to "
+        f"{max(together):.2f} (target: at least {PAIR_TARGET}); one run with both cores "
+        f"{statistics.median(halves):.2f} times, from {min(halves):.2f} to {max(halves):.2f}",
+        flush=True,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="fewer images and rounds")
-    parser.add_argument("--alone", type=float, help=argparse.SUPPRESS)  # one process of a pair
+    # One process of a pair.
+    parser.add_argument("--alone", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--network", help=argparse.SUPPRESS)
+    parser.add_argument("--parts", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
     dataset = with_few_tests(load_dataset("fashion-mnist"))
     if args.alone:
-        network, config = setting("nin-slim-128", args.alone)
-        events = fit(build_nin(network), dataset, config, network=network, device="cpu")
-        rates = [event.examples_per_second for event in events if isinstance(event, StepEvent)]
-        print(sorted(rates)[len(rates) // 2])  # of a busy stretch, not of its luckiest moment
+        print(alone(args.network, args.alone, args.parts, dataset))
         return
     rounds, share = (1, 0.3) if args.quick else (5, 1.0)
     peak = measured_machine(threads=1).flops_per_second
     print(f"one thread, torch {torch.__version__}; matrix product {peak / 1e9:.0f} GFLOP/s")
     for name in IMAGES:
         compare(name, dataset, rounds, share, peak)
-    ones = [at_once(1, share)]
-    ratios = []
-    for _ in range(rounds):  # each pair beside the lone runs before and after it
-        two = at_once(2, share)
-        ones.append(at_once(1, share))
-        ratios.append(2 * two / (ones[-2] + ones[-1]))
-    print(
-        f"  nin-slim-128, one run {statistics.median(ones):,.0f} images/s, two at once together "
-        f"{statistics.median(ratios):.2f} times as many, from {min(ratios):.2f} to "
-        f"{max(ratios):.2f} (target: at least {PAIR_TARGET})"
-    )
+    for name in PAIRS:
+        compare_at_once(name, rounds, share)
 
 
 if __name__ == "__main__":
