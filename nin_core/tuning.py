@@ -49,7 +49,8 @@ from .recipes import TrainConfig
 from .summary import BYTES, summarize
 
 CLEARLY = 1.1  # times as fast; less is noise, or not worth other bits
-USUAL_PART = 32  # images of a part in the usual settings: of smaller ones many cost more
+# Images of a part in the usual settings, at least: smaller ones cost a network of short steps more.
+SHORT_PART, LONG_PART = 32, 16
 LEAST_PART = 8  # images; a batch that has fewer for each part has fewer parts
 HOPELESS = 2.0  # times as slow as the best so far, after which a trial need not go on
 TRIAL_SECONDS = 0.6
@@ -194,8 +195,8 @@ def usual_settings(network: NiNConfig, batch_size: int, cores: int) -> Settings:
 
     A batch too small for parts is for PyTorch's own threads, if its steps are long.
     """
-    parts = max(1, min(cores, batch_size // USUAL_PART))
     short = seconds_per_image(network) * batch_size < EVENT_SECONDS / 3
+    parts = max(1, min(cores, batch_size // (SHORT_PART if short else LONG_PART)))
     return Settings(threads=parts if parts > 1 or short else cores, parts=parts)
 
 

@@ -168,6 +168,7 @@ def get(network, train=None, **facts) -> Settings:
 def test_without_a_probe_a_batch_has_a_part_a_core_but_no_tiny_ones():
     assert get(SLIM) == Settings(2, parts=2)  # of 64 images
     assert get(SLIM, RECIPES["fast"].configure(SLIM, batch_size=1024)) == Settings(8, parts=8)
+    assert get(WIDE) == Settings(4, parts=4)
     assert get(SLIM, cores=1) == Settings()
     small = {network: RECIPES["fast"].configure(network, batch_size=16) for network in (SLIM, WIDE)}
     assert get(SLIM, small[SLIM]) == Settings()
