@@ -156,7 +156,7 @@ def test_stop_before_training_is_immediate_and_later_a_wish(store):
     store.note(training, attempt, phase="training")
     assert store.request(training, "stopped") == "running"
     assert store.desired_state(training) == "stopped"
-    assert store.signal(training, attempt) == ("running", "stopped", None, 1)
+    assert store.signal(training, attempt) == ("running", "stopped", None, 2)
     asked = store.get(training).desired_at
     store.request(training, "stopped")
     assert store.get(training).desired_at == asked  # asking twice does not start the clock again
