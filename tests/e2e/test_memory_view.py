@@ -12,7 +12,15 @@ from playwright.sync_api import Page, expect
 from nin_core import PRESETS, summarize
 from nin_core.ledger import step_peak, training_ledger
 from tests.e2e.conftest import OpenTab
-from tests.e2e.harness import NARROW, Dashboard, button, set_number, set_slider, visit
+from tests.e2e.harness import (
+    NARROW,
+    Dashboard,
+    button,
+    set_number,
+    set_slider,
+    visit,
+    wait_idle,
+)
 from ui import numbers
 
 pytestmark = pytest.mark.e2e
@@ -80,6 +88,7 @@ def test_cancel_ends_the_process(server: Dashboard, page: Page) -> None:
     button(page, "Measure now").click()
     expect(button(page, "Cancel")).to_be_visible()
     assert len(measuring_processes(server)) == 1
+    wait_idle(page, quiet=0.2)  # the page is drawn once more as it begins to follow
     button(page, "Cancel").click()
     expect(page.get_by_text("The measurement was cancelled.")).to_be_visible()
     deadline = time.monotonic() + 20
