@@ -46,8 +46,9 @@ if TYPE_CHECKING:
     from .config import NiNConfig
     from .recipes import TrainConfig
 
-SILENT_SECONDS = 6.0  # without a sign of life for so long a worker on another host is gone: said
-# within 10 seconds, though pages look every 4 at the latest
+# A worker on another host without a heartbeat for so long is gone. Pages look every four seconds at
+# the latest, so it is said within ten.
+SILENT_SECONDS = 6.0
 START_SECONDS = 60.0  # how long a started process may take to claim its run
 STOP_SECONDS = 10.0  # a worker that has not obeyed a stop by then is hung and gets killed
 MAX_SPAWNS = 3  # starts of one run that came to nothing before it counts as failed
