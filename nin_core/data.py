@@ -19,7 +19,6 @@ Choices made here:
 from __future__ import annotations
 
 import functools
-import gzip
 import hashlib
 import io
 import os
@@ -32,6 +31,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -321,7 +321,8 @@ def _verified(file: DataFile, path: Path) -> _Good:
 
 def _checked(file: DataFile, raw: bytearray, *, compressed: bool) -> tuple[bytearray, str]:
     """The file's content and the algorithm of the digest that it has been compared with."""
-    content = _decompressed(raw, file.size) if compressed else raw
+    algorithm, _, expected = (file.digest or "").partition(":")
+    content, found = _unpacked(raw, file.size, algorithm) if compressed else (raw, None)
     if len(content) != file.size:
         fewer = len(content) < file.size
         raise _UnusableError(
@@ -340,20 +341,57 @@ def _checked(file: DataFile, raw: bytearray, *, compressed: bool) -> tuple[bytea
             else "cannot be verified without its .gz archive",
             whole=True,
         )
-    algorithm, _, expected = file.digest.partition(":")
-    if _digest(content, algorithm) != expected:
+    if (found or _digest(content, algorithm)) != expected:
         label = {"sha256": "SHA-256", "md5": "MD5"}[algorithm]
         raise _UnusableError(f"is not the published file (its {label} differs)", whole=True)
     return content, algorithm
 
 
-def _decompressed(raw: bytearray, size: int) -> bytearray:
+_GZIP = 31  # zlib's word for "a gzip header and the largest window"
+_READ, _HASHED = 2**17, 2**20  # bytes that are decompressed and hashed at a time
+
+
+def _unpacked(raw: bytearray, size: int, algorithm: str) -> tuple[bytearray, str | None]:
+    """The content of a gzip file, and its digest, which a second thread has computed meanwhile.
+
+    Of a content that is longer than `size` at least one byte more, of one that has another size no
+    digest.
+
+    Args:
+        algorithm: "" for none.
+    """
+    content = bytearray(size + 1)
+    whole, packed = memoryview(content), memoryview(raw)
+    digest = hashlib.new(algorithm, usedforsecurity=False) if algorithm else None
+    filled = hashed = 0
+    unpacker = zlib.decompressobj(_GZIP)
     try:
-        # One byte more than expected tells a longer file without unpacking all of it.
-        with gzip.GzipFile(fileobj=io.BytesIO(raw)) as stream:
-            return bytearray(stream.read(size + 1))
-    except (OSError, EOFError, zlib.error):
+        with ThreadPoolExecutor(1) as second:
+            for start in range(0, len(raw), _READ):
+                piece: bytes | memoryview = packed[start : start + _READ]
+                while piece:
+                    if unpacker.eof:  # another member follows
+                        unpacker = zlib.decompressobj(_GZIP)
+                    part = unpacker.decompress(piece)[: len(whole) - filled]
+                    piece = unpacker.unused_data
+                    whole[filled : filled + len(part)] = part
+                    filled += len(part)
+                    if filled > size:
+                        return content, None
+                if digest is not None and filled - hashed > _HASHED:
+                    second.submit(digest.update, whole[hashed:filled])
+                    hashed = filled
+            if not unpacker.eof:
+                raise EOFError
+    except (EOFError, zlib.error):
         raise _UnusableError("is truncated or damaged (it cannot be decompressed)") from None
+    if filled < size or digest is None:
+        return content[:filled], None
+    digest.update(whole[hashed:filled])
+    for view in (whole, packed):
+        view.release()
+    del content[size:]
+    return content, digest.hexdigest()
 
 
 def _digest(content: bytearray, algorithm: str) -> str:
