@@ -18,9 +18,10 @@ Source: Hoffer et al., "Train longer, generalize better", arXiv 1705.08741, for 
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
@@ -55,6 +56,7 @@ class Parts:
         self._models = [model]
         self._generators: list[torch.Generator] = []
         self._pool: ThreadPoolExecutor | None = None
+        self._lanes = 0
         weights = {id(parameter): parameter for parameter in model.parameters()}
         for number in range(1, count):
             twin = copy.deepcopy(model, dict(weights))  # these are not copied
@@ -104,15 +106,26 @@ class Parts:
         lanes = min(threads, count)
         if lanes <= 1:
             return [work(*part) for part in parts]
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(len(self) - 1, thread_name_prefix="part")
-        others = [
-            self._pool.submit(lambda mine: [work(*part) for part in mine], parts[lane::lanes])
-            for lane in range(1, lanes)
-        ]
-        results: list[list[T]] = [[work(*part) for part in parts[::lanes]]]
-        results += [other.result() for other in others]
-        return [results[number % lanes][number // lanes] for number in range(count)]
+        results: list[T | None] = [None] * count
+        waiting = deque(enumerate(parts))
+
+        def lane() -> None:
+            # Whoever is done takes the next part: a thread that others hold up takes fewer.
+            while True:
+                try:
+                    number, part = waiting.popleft()
+                except IndexError:
+                    return
+                results[number] = work(*part)
+
+        if self._pool is None or self._lanes != lanes:
+            # No more threads than are needed: the C library keeps memory for each of them.
+            self._pool, self._lanes = ThreadPoolExecutor(lanes - 1, "part"), lanes
+        others = [self._pool.submit(lane) for _ in range(lanes - 1)]
+        lane()
+        for other in others:
+            other.result()
+        return cast("list[T]", results)
 
     def _count(self, labels: torch.Tensor) -> int:
         """How many parts a batch with these labels has."""
