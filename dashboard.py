@@ -10,4 +10,4 @@ from ui import frame, server
 if __name__ == "__main__":
     frame.run()
 else:
-    app = st.App(__file__, lifespan=server.lifespan)
+    app = st.App(__file__, lifespan=server.lifespan, routes=server.routes())

@@ -3,16 +3,18 @@
     python -m benchmarks.visitors URL [--count 10]
 
 Each opens the page over Streamlit's own WebSocket, as a browser does, has the parts that draw
-themselves anew do so, and throws away what it is sent (but names the messages that a browser would
-have kept). So a class can be counted on the computer that trains without its thirty browsers.
-Prints a line when all pages have been drawn, then goes on until it is ended; a page that shows an
-exception ends it with status 1.
+themselves anew do so, asks the feed of an open run for news as often as it is told to, and throws
+away what it is sent (but names the messages that a browser would have kept). So a class can be
+counted on the computer that trains without its thirty browsers. Prints a line when all pages have
+been drawn, then goes on until it is ended; a page that shows an exception ends it with status 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import urllib.request
 from urllib.parse import urlsplit
 
 import websockets
@@ -34,6 +36,7 @@ class Visitor:
         folder, _, self._page = parts.path.rpartition("/")
         self._query, self._page_hash = parts.query, ""
         self._stream = f"ws://{parts.netloc}{folder}/_stcore/stream"
+        self._server = f"http://{parts.netloc}"
         self._fragments: list[asyncio.Task[None]] = []
         self._kept: set[str] = set()
         self.drawn = asyncio.Event()
@@ -67,10 +70,20 @@ class Visitor:
             self._fragments.append(
                 asyncio.create_task(self._repeat(again.fragment_id, again.interval))
             )
+        elif kind == "delta" and (feed := _feed(message)):
+            self._fragments.append(asyncio.create_task(self._follow(feed)))
         elif kind == "script_finished":
             self.drawn.set()
         elif kind == "delta" and message.delta.new_element.WhichOneof("type") == "exception":
             raise RuntimeError(f"the page shows: {message.delta.new_element.exception.message}")
+
+    async def _follow(self, feed: dict[str, str]) -> None:
+        serial = feed["serial"]
+        while True:
+            url = f"{self._server}{feed['url']}&since={serial}"
+            answer = json.loads(await asyncio.to_thread(_read, url))
+            serial = answer["serial"]
+            await asyncio.sleep(answer["pause"])
 
     async def _repeat(self, fragment: str, seconds: float) -> None:
         while True:
@@ -87,6 +100,19 @@ class Visitor:
         rerun.cached_message_hashes.extend(self._kept)
         rerun.context_info.timezone = "UTC"
         await self._socket.send(message.SerializeToString())
+
+
+def _feed(message: ForwardMsg) -> dict[str, str] | None:
+    """What `components.follow` was given, if this puts one on the page."""
+    component = message.delta.new_element.bidi_component
+    if component.component_name != "nin_follow":
+        return None
+    return dict(json.loads(component.json))
+
+
+def _read(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=30) as response:
+        return bytes(response.read())
 
 
 async def _visit(url: str, count: int) -> None:

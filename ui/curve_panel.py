@@ -9,12 +9,12 @@ Choices made here:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import streamlit as st
 
 from nin_core import summarize
-from ui.components import plot
+from ui.components.plot import Prepared, mount, prepare
 from ui.curves import Unit, View, training_figure
 from ui.views import switch
 from ui.vitals_figures import recorded, vitals_figure
@@ -28,50 +28,74 @@ VITALS_HEIGHT = 600
 
 _CURVES, _VITALS = "Loss and accuracy", "Gradients and dead channels"
 _UNIT_LABELS: dict[Unit, str] = {"epochs": "Epochs", "steps": "Steps", "seconds": "Seconds"}
-_MOST_SMOOTHING = 0.99
+MOST_SMOOTHING = 0.99
 
 
-def draw(run: Run, history: History, steps_per_epoch: float) -> None:
+class Look(NamedTuple):
+    """How a person looks at a run: at its loss and accuracy or its vitals, over which axes."""
+
+    vitals: bool = False
+    view: View = View()
+
+
+def draw(run: Run, history: History, steps_per_epoch: float) -> tuple[Look, Prepared | None]:
     """The switch between the run's pictures, how they are drawn, and the one chosen.
 
     `run` has a network and a recipe.
+
+    Returns:
+        what was chosen, and the chart, unless there is none to draw.
     """
-    assert run.network is not None and run.train is not None
     picture = switch(
         "Picture", (_CURVES, _VITALS), "tr:picture", label_visibility="collapsed", wrap=True
     )
-    end = run.train.total_epochs if run.active or run.state == "finished" else None
-    if picture == _CURVES:
-        figure = training_figure(
-            history,
-            steps_per_epoch=steps_per_epoch,
-            end=end,
-            num_classes=run.network.num_classes,
-            rate_changes=run.train.rate_changes,
-            view=choose_view("tr:view"),
-        )
-        plot(figure, key=f"curves of run {run.id}", height=CHART_HEIGHT)
-        return
-    if len(history.step) and not recorded(history):
+    vitals = picture == _VITALS
+    if vitals and not _has_vitals(history):
         st.info(
             "This run recorded no gradients and no dead channels: a version of NiN Explorer before "
             "these were kept has trained it. Runs that are started now record them."
         )
-        return
-    view = choose_view("tr:view", loss=False)
-    st.caption(
-        "Healthy: the gradient's norm stays level or falls slowly, the update's follows the "
-        "learning rate, and the map stays nearly clear. A row that turns red is a layer whose "
-        "channels are zero for every test image: they get no gradient and learn nothing more."
-    )
-    figure = vitals_figure(
+        return Look(vitals), None
+    view = choose_view("tr:view", loss=not vitals)
+    if vitals:
+        st.caption(
+            "Healthy: the gradient's norm stays level or falls slowly, the update's follows the "
+            "learning rate, and the map stays nearly clear. A row that turns red is a layer whose "
+            "channels are zero for every test image: they get no gradient and learn nothing more."
+        )
+    look = Look(vitals, view)
+    chart = chart_of(run, history, steps_per_epoch, look)
+    if chart is not None:
+        mount(chart)
+    return look, chart
+
+
+def _has_vitals(history: History) -> bool:
+    """Whether a run's vitals were recorded, as far as it has come."""
+    return not len(history.step) or recorded(history)
+
+
+def chart_of(run: Run, history: History, steps_per_epoch: float, look: Look) -> Prepared | None:
+    """The picture of a run, which has a network and a recipe; None if it recorded no such thing."""
+    assert run.network is not None and run.train is not None
+    end = run.train.total_epochs if run.active or run.state == "finished" else None
+    if look.vitals:
+        if not _has_vitals(history):
+            return None
+        channels = {row.name: row.output_shape[0] for row in summarize(run.network).layers}
+        figure = vitals_figure(
+            history, steps_per_epoch=steps_per_epoch, end=end, channels=channels, view=look.view
+        )
+        return prepare(figure, key=f"vitals of run {run.id}", height=VITALS_HEIGHT)
+    figure = training_figure(
         history,
         steps_per_epoch=steps_per_epoch,
         end=end,
-        channels={row.name: row.output_shape[0] for row in summarize(run.network).layers},
-        view=view,
+        num_classes=run.network.num_classes,
+        rate_changes=run.train.rate_changes,
+        view=look.view,
     )
-    plot(figure, key=f"vitals of run {run.id}", height=VITALS_HEIGHT)
+    return prepare(figure, key=f"curves of run {run.id}", height=CHART_HEIGHT)
 
 
 def choose_view(key: str, *, loss: bool = True) -> View:
@@ -91,7 +115,7 @@ def choose_view(key: str, *, loss: bool = True) -> View:
         smoothing = st.slider(
             "Smoothing",
             0.0,
-            _MOST_SMOOTHING,
+            MOST_SMOOTHING,
             step=0.01,
             key=f"{key}:smoothing",
             persist_state="session",

@@ -1,10 +1,11 @@
-"""How the open run goes: status, messages, figures and curves, drawn anew while there is news.
+"""How the open run goes: status, messages, figures and curves, brought up to date by themselves.
 
 Choices made here:
 
-* While something is to come (the run is active, or its worker still measures it), a fragment draws
-  as often as `ui.pace` finds worth it, at most twice a second; when the state or the pace changes,
-  the whole page is drawn once and a run that has ended does not tick.
+* The script draws it once. While something is to come (the run is active, or its worker still
+  measures it), `components.follow` brings progress, figures and chart up to date from `run_feed`,
+  and has this fragment run when there is another message or button. When what stands elsewhere on
+  the page is out of date, the whole page is drawn.
 * The fragment's parts have fixed places, so the chart stays where it is when a message comes.
 * A store that does not answer for a moment leaves the last picture on the page, with a sentence.
 * No torch here.
@@ -12,41 +13,32 @@ Choices made here:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from nin_core import admission, jobs, trouble
+from nin_core import jobs, trouble
 from nin_core.datasets import DATASETS
 from nin_core.records import RESUMABLE, RunNotFound
 from nin_core.store import StoreError
-from ui import curve_panel, numbers, pace, resources, theme
-from ui.curves import History
+from ui import curve_panel, resources, run_feed, run_picture
+from ui.components import follow
+from ui.curve_panel import Look
 from ui.run_choice import attempt, open_run, show_notice
-from ui.run_points import histories, steps_per_epoch, with_final_test
+from ui.run_picture import Seen
+from ui.run_points import steps_per_epoch, with_final_test
 
 if TYPE_CHECKING:
     from nin_core.records import Run
-    from nin_core.store import RunStore
+    from ui.components.plot import Prepared
 
 _TWIN = "tr:twin:started"
 
-# The parts that tick are never stale: fading them while they are drawn anew would be a flicker, as
-# would be Streamlit's own sign that a script runs, which has a "Stop" that is not the run's.
+# What follows is never stale: fading it while it is drawn anew would be a flicker, as would be
+# Streamlit's own sign that a script runs, which has a "Stop" that is not the run's.
 _STYLE = """
 <style>
-.nin-figures { display: flex; flex-wrap: wrap; gap: .4rem 2rem; line-height: 1.3; }
-.nin-figures > div { min-width: 6.5rem; font-size: 0.8rem; }
-.nin-figures > div > span { opacity: .85; }
-.nin-figures i { display: inline-block; width: .65rem; height: .65rem; margin-right: .35rem;
-  border-radius: 2px; }
-.nin-figures b { display: block; font-size: 1.35rem; font-weight: 400;
-  font-variant-numeric: tabular-nums; }
-.nin-figures small { display: block; font-size: 0.75rem; opacity: .75; min-height: 1.3em; }
 [data-testid="stStatusWidget"] { display: none; }
 .st-key-tr-live [data-stale="true"], .st-key-tr-live[data-stale="true"] { opacity: 1 !important; }
 </style>
@@ -54,37 +46,22 @@ _STYLE = """
 
 
 def draw(run: Run) -> None:
-    """Draw the run as it is now, and again while there is news."""
-    st.html(_STYLE)
-    every = _pace(run)
-    st.fragment(_live, run_every=every)(run.id, run.state, every)
+    """Draw the run as it is now, and have it followed while there is news to come."""
+    st.html(_STYLE + run_picture.STYLE)
+    st.fragment(_live)(run.id, run_picture.page_version(run))
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """A run as it was read last: its row, its points, its place in the queue, its log.
-
-    `waits`: why it does not start although it is its turn.
-    """
-
-    run: Run
-    history: History
-    place: admission.Place | None = None
-    waits: str | None = None
-    log: str = ""
-
-
-def _live(run_id: int, drawn_state: str, every: float | None) -> None:
+def _live(run_id: int, drawn: str) -> None:
     """Status, messages, figures and chart of a run, as it is now.
 
     Args:
-        drawn_state: the state in which the rest of the page shows the run.
-        every: seconds after which this is drawn anew; None: never.
+        drawn: the version of the run that the rest of the page shows.
     """
     with st.container(key="tr-live"):
-        status, messages, figures, chart = (st.container() for _ in range(4))
+        status, messages, figures, chart, following = (st.container() for _ in range(5))
+    lost = False
     try:
-        seen = _look(run_id, ticking=every is not None)
+        seen = run_picture.look(resources.store(), run_id)
     except RunNotFound:
         st.rerun()
     except StoreError as error:
@@ -93,9 +70,9 @@ def _live(run_id: int, drawn_state: str, every: float | None) -> None:
         seen = st.session_state.get("tr:seen")
         if seen is None or seen.run.id != run_id:
             return
+        lost = True
     else:
-        run = seen.run
-        if run.state != drawn_state or (every is not None and _pace(run, every) != every):
+        if run_picture.page_version(seen.run) != drawn:
             st.rerun()
         st.session_state["tr:seen"] = seen
     with status:
@@ -103,76 +80,29 @@ def _live(run_id: int, drawn_state: str, every: float | None) -> None:
     with messages:
         _messages(seen)
     with figures:
-        _figures(seen.run, seen.history)
+        if html := run_picture.figures(seen.run, seen.history):
+            st.html(html)
     with chart:
-        _chart(seen.run, seen.history)
+        look, shown = _chart(seen)
+    with following:
+        if run_picture.is_awaited(seen.run):
+            version = run_picture.version(seen, shown.blocks if shown else [])
+            follow(
+                run_feed.url(seen.run, look),
+                key=f"follow run {run_id}",
+                version=run_feed.LOST if lost else version,
+                serial=run_feed.LOST if lost else run_feed.serial(seen),
+            )
 
 
-def _pace(run: Run, current: float | None = None) -> float | None:
-    """Seconds from one drawing of a run to the next; None: nothing more will come."""
-    if not run.active and run.worker is None:
-        return None
-    return pace.of_run(run, pace.watching(), current)
-
-
-def _look(run_id: int, *, ticking: bool) -> _Seen:
-    store = resources.store()
-    if ticking:
-        jobs.advance(store)  # whatever died since, and whatever may start now
-    run = store.get(run_id)
-    place, waits, log = None, None, ""
-    if run.state == "queued":
-        active = store.list_runs(states=("queued", "running"))
-        place = admission.places(active, jobs.slots_here(), _speed(store)).get(run_id)
-        training = [other for other in active if other.worker is not None]
-        if place is not None and not place.ahead and len(training) < jobs.slots_here():
-            waits = admission.waits_for_memory(run, training)
-    elif run.state == "failed":
-        log = store.log(run_id)
-    return _Seen(run, histories().of(store, run), place, waits, log)
-
-
-@st.cache_data(ttl=10, show_spinner=False)
-def _speed(_store: RunStore) -> float:
-    """This computer's speed, by its newest runs; asked rarely, since it hardly changes."""
-    return admission.speed_of(_store.list_runs(states=("finished", "stopped"), limit=20))
-
-
-def _status(seen: _Seen) -> None:
+def _status(seen: Seen) -> None:
     run = seen.run
-    if run.state == "queued" and run.worker is not None:
-        _progress(run, "Starting a worker process …")
-    elif run.state == "queued":
-        _progress(run, _waiting(seen))
-    elif run.state == "running" and not run.step:
-        phase = run.phase or "starting"
-        _progress(run, f"{phase[:1].upper()}{phase[1:]} …")
-    elif run.state == "running":
-        epochs = run.train.total_epochs if run.train else "?"
-        parts = [f"Epoch {run.epoch} of {epochs}", f"step {run.step:,} of {run.total_steps or 0:,}"]
-        if run.examples_per_second:
-            parts.append(f"{run.examples_per_second:,.0f} images/s")
-        if run.seconds_left is not None:
-            parts.append(f"{numbers.duration(run.seconds_left)} left")
-        _progress(run, " · ".join(parts))
+    if html := run_picture.progress(seen):
+        _progress(run, html)
     elif run.worker is not None:
         st.caption("Measuring it on the test set …")
     elif run.state in RESUMABLE and run.problem is None:
         _go_on(run)
-
-
-def _waiting(seen: _Seen) -> str:
-    """What a queued run waits for, and for how long."""
-    slots = jobs.slots_here()
-    at_once = "one run trains at a time" if slots == 1 else f"{slots} runs train at once"
-    ahead = seen.place.ahead if seen.place else 0
-    turn = "it is the next" if not ahead else f"{ahead} {'is' if ahead == 1 else 'are'} before it"
-    text = f"Waiting for its turn: {at_once}, {turn}"
-    if seen.waits:
-        return f"Waiting for its turn: {seen.waits}"
-    if seen.place is not None and seen.place.seconds:
-        text += f"; expected to start in about {numbers.duration(seen.place.seconds)}"
-    return text
 
 
 def _go_on(run: Run) -> None:
@@ -194,12 +124,9 @@ def _go_on(run: Run) -> None:
             st.caption(f"{run.state.capitalize()} {where}.", width="content")
 
 
-_ENDING = {"stopped": "Stopping …", "paused": "Pausing …"}
-
-
-def _progress(run: Run, text: str) -> None:
+def _progress(run: Run, html: str) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        st.progress(run.progress, _ENDING.get(run.desired_state, text))
+        st.html(html)
         _button(
             "Pause",
             run,
@@ -231,7 +158,7 @@ def _button(label: str, run: Run, action: Callable[..., Any], **settings: Any) -
     )
 
 
-def _messages(seen: _Seen) -> None:
+def _messages(seen: Seen) -> None:
     run = seen.run
     show_notice("run")
     if run.problem:
@@ -256,27 +183,11 @@ def _messages(seen: _Seen) -> None:
         st.info("This run was stopped before its first step: there was nothing to keep.")
     if run.diagnosis:
         st.warning(f"**Diagnosis:** {run.diagnosis}", icon=":material/troubleshoot:")
-    elif sentence := _stuck(seen):
+    elif sentence := run_picture.stuck(seen):
         st.warning(sentence, icon=":material/horizontal_rule:")
     elif not (run.error or "").startswith(trouble.DIVERGED):
         return
     _offer_twin(run)
-
-
-def _stuck(seen: _Seen) -> str | None:
-    """Why the run seems to learn nothing while it trains; None if it does learn."""
-    run, history = seen.run, seen.history
-    if run.network is None or run.state != "running":
-        return None
-    classes = run.network.num_classes
-    steps = trouble.plateau(history.step, history.train_loss, classes)
-    if steps is None:
-        return None
-    return (
-        f"For {steps:,} steps the loss has stayed at ln({classes}) = {math.log(classes):.3f}, what "
-        "guessing costs: every image gets nearly the same logits, as when class maps are dead. It "
-        "may still wake up."
-    )
 
 
 def _offer_twin(run: Run) -> None:
@@ -305,52 +216,9 @@ def _start_twin(run: Run, twin: trouble.Twin) -> None:
         st.session_state[_TWIN] = True
 
 
-def _figures(run: Run, history: History) -> None:
-    if not (run.active or len(history.step) or run.test_accuracy is not None):
-        return
-    loss, accuracy, images = _latest(run, history)
-    data = DATASETS.get(run.dataset)
-    note = "not measured yet" if run.active else "not measured"
-    if run.test_accuracy is not None:
-        examples = run.test_examples or 0
-        whole = data is not None and examples >= data.test_size
-        note = f"{'all' if whole else 'estimate on'} {examples:,} test images"
-    shown = (
-        ("Test accuracy", theme.TEST_ACCURACY, _share(run.test_accuracy), note),
-        ("Training accuracy", theme.TRAIN_ACCURACY, _share(accuracy), images),
-        ("Training loss", theme.TRAIN_LOSS, "–" if loss is None else f"{loss:.3f}", images),
-        ("Training time", "", numbers.duration(run.seconds), f"{run.step:,} steps"),
-    )
-    swatch = "<i style='background:{}'></i>"
-    body = "".join(
-        f"<div role='listitem'><span>{color and swatch.format(color)}{label}</span>"
-        f"<b>{value}</b><small>{escape(note)}</small></div>"
-        for label, color, value, note in shown
-    )
-    st.html(f"<div class='nin-figures' role='list' aria-label='Latest figures'>{body}</div>")
-
-
-def _latest(run: Run, history: History) -> tuple[float | None, float | None, str]:
-    """Loss and accuracy at the end of the curves, and over how many images they are means."""
-    if not len(history.step):
-        return None, None, ""
-    loss, accuracy = float(history.train_loss[-1]), float(history.train_accuracy[-1])
-    images = ""
-    if run.train is not None:
-        before = history.step[-2] if len(history.step) > 1 else 0
-        images = f"last {(history.step[-1] - before) * run.train.batch_size:,.0f} images"
-    return (
-        loss if math.isfinite(loss) else None,
-        accuracy if math.isfinite(accuracy) else None,
-        images,
-    )
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
-
-
-def _chart(run: Run, history: History) -> None:
+def _chart(seen: Seen) -> tuple[Look, Prepared | None]:
+    """The chart with its choices; how it is looked at, and what was drawn."""
+    run, history = seen.run, seen.history
     if run.network is None or run.train is None or (not run.active and not len(history.step)):
-        return
-    curve_panel.draw(run, with_final_test(run, history), steps_per_epoch(run))
+        return Look(), None
+    return curve_panel.draw(run, with_final_test(run, history), steps_per_epoch(run))

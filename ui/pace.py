@@ -1,14 +1,16 @@
 """How often live pictures of runs are drawn anew.
 
-A drawing of the open run costs the server about 25 ms of a processor and a browser on a laptop 120,
-one of the list of runs 200. On the computer that trains, all of it is taken from the training. So
-pictures are drawn as often as they visibly change, and no more often than leaves room for a class:
+A new picture of the open run costs the server 5 ms of a processor and a browser on a laptop 40, a
+drawing of the list of runs 200. On the computer that trains, all of it is taken from the training.
+So pictures are drawn as often as they visibly change, and no more often than leaves room for a
+class:
 
 * A curve that takes `D` seconds to grow across the page is drawn `DRAWINGS` times on its way: half
   a second apart in a run of a few minutes, two seconds in one of a quarter of an hour.
 * With every page that watches the drawings of all of them move apart. A page whose browser is on
-  this computer counts threefold, since its drawing takes the same processors.
-* What a person waits for is shown at once: a run that begins, ends, or was told to pause or stop.
+  this computer counts more, since its drawing takes the same processors.
+* What a person waits for is shown at once: a run's first point above all, its end, or that it was
+  told to pause or stop.
 * The list of runs, whose numbers say less, is drawn a sixth as often.
 """
 
@@ -25,7 +27,10 @@ import streamlit as st
 if TYPE_CHECKING:
     from nin_core.records import Run
 
-PACES = (0.5, 1.0, 2.0, 4.0)  # seconds from one drawing of the open run to the next
+BEGINNING_SECONDS = 0.15  # from one look at a run that is about to show its first point to the next
+WAITED_SECONDS = 0.25  # at one that is about to end, to pause or to stop
+QUEUED_SECONDS = 1.0  # at one that waits for its turn
+SHORTEST, LONGEST = 0.5, 4.0  # seconds between two drawings of a run that trains
 LIST_PACES = (3.0, 6.0, 12.0)  # and of the list
 LIST_FACTOR = 6
 DRAWINGS = 500  # of a run from its first step to its last
@@ -37,20 +42,34 @@ _MARGIN = 1.25  # past the limits of a pace, before it is left: an estimate wave
 _PAGE = "pace:page"
 
 
-def of_run(run: Run, others: float, current: float | None = None) -> float:
-    """Seconds from one drawing of an active run to the next, one of `PACES`.
+def of_run(run: Run, others: float) -> float:
+    """Seconds from one drawing of a run, of which something is to come, to the next.
 
     Args:
-        others: seconds that the pages which watch take from one another, by `watching`.
-        current: the pace so far, which is kept while it is about right.
+        others: seconds that the pages which watch take from one another, by `Watchers.note`.
     """
-    return _chosen(PACES, max(_growing(run), others), current)
+    if run.active and run.worker is not None and not run.step:
+        return max(BEGINNING_SECONDS, others / 4)  # for the second or two that it takes
+    if run.state == "queued":
+        return min(max(QUEUED_SECONDS, others), LONGEST)
+    growing = _growing(run)
+    if not growing:
+        return min(max(WAITED_SECONDS, others), LONGEST)
+    return min(max(SHORTEST, growing, others), LONGEST)
 
 
 def of_list(runs: Sequence[Run], others: float, current: float | None = None) -> float:
-    """The same for a list with these active runs, one of `LIST_PACES`."""
+    """Seconds from one drawing of a list with these active runs to the next, one of `LIST_PACES`.
+
+    Args:
+        others: as for `of_run`.
+        current: the pace so far, which is kept while it is about right.
+    """
     growing = min((_growing(run) for run in runs if run.state == "running"), default=0.0)
-    return _chosen(LIST_PACES, LIST_FACTOR * max(growing, others), current)
+    needed = LIST_FACTOR * max(growing, others)
+    if current is not None and needed and current / 2 / _MARGIN < needed <= current * _MARGIN:
+        return current
+    return next((pace for pace in LIST_PACES if pace >= needed), LIST_PACES[-1])
 
 
 def _growing(run: Run) -> float:
@@ -59,12 +78,6 @@ def _growing(run: Run) -> float:
     if run.desired_state != "running" or left is None or left <= ENDING_SECONDS:
         return 0.0
     return min((run.seconds + left) / DRAWINGS, LONGEST_ALONE)
-
-
-def _chosen(paces: Sequence[float], needed: float, current: float | None) -> float:
-    if current is not None and needed and current / 2 / _MARGIN < needed <= current * _MARGIN:
-        return current
-    return next((pace for pace in paces if pace >= needed), paces[-1])
 
 
 class Watchers:
@@ -80,19 +93,30 @@ class Watchers:
         with self._lock:
             self._pages[page] = now, seconds
             for other, (when, _) in list(self._pages.items()):
-                if now - when > 3 * PACES[-1]:
+                if now - when > 3 * LONGEST:
                     del self._pages[other]
             taken = [seconds for _, seconds in self._pages.values()]
         return sum(taken) if len(taken) > 1 else 0.0
 
 
+def page() -> str:
+    """What this session's page is called among those that watch."""
+    return str(st.session_state.setdefault(_PAGE, uuid.uuid4().hex))
+
+
 def watching() -> float:
     """Note that this session's page draws; returns the seconds to hold back for all of them."""
-    page = st.session_state.setdefault(_PAGE, uuid.uuid4())
     # Streamlit tells no address of a browser on this computer.
-    return _watchers().note(
-        page, LOCAL_SECONDS if st.context.ip_address is None else REMOTE_SECONDS
-    )
+    return note(page(), here=st.context.ip_address is None)
+
+
+def note(page: str, *, here: bool) -> float:
+    """Note that a page draws; returns the seconds to hold back for all of them.
+
+    Args:
+        here: whether its browser is on this computer.
+    """
+    return _watchers().note(page, LOCAL_SECONDS if here else REMOTE_SECONDS)
 
 
 @st.cache_resource(show_spinner=False)

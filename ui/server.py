@@ -1,8 +1,9 @@
-"""What a server does before anybody opens a page: it takes up what the last one left.
+"""What a server does besides running pages: it takes up what the last one left, and feeds pages.
 
-Streamlit runs a page's script only when a browser asks for it. Without this, runs that a dead
+Streamlit runs a page's script only when a browser asks for it. Without `lifespan`, runs that a dead
 server left in the queue would wait for the first visitor, and so would the first visitor for the
-modules that every page needs.
+modules that every page needs. For the same reason these are imported here where they are used, and
+not before the server answers.
 """
 
 from __future__ import annotations
@@ -10,7 +11,14 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
 
 
 @asynccontextmanager
@@ -30,4 +38,22 @@ def take_up() -> None:
 
     with suppress(StoreError):
         jobs.advance(RunStore())
-    from ui import architecture_page, training  # noqa: F401
+    from ui import architecture_page, run_feed, training  # noqa: F401
+
+
+def routes() -> list[Route]:
+    """The addresses at which this server answers besides Streamlit's own, for `streamlit.App`."""
+    from starlette.routing import Route
+
+    def feed(request: Request) -> Response:  # a plain function: Starlette has a thread call it
+        from ui import run_feed
+
+        return run_feed.answer(request, request.path_params["run_id"])
+
+    return [Route(feed_path("{run_id:int}"), feed)]
+
+
+def feed_path(run_id: int | str) -> str:
+    """Where a page asks for the picture of a run, see `run_feed`."""
+    base = str(st.get_option("server.baseUrlPath")).strip("/")
+    return f"{'/' if base else ''}{base}/nin/runs/{run_id}"

@@ -18,7 +18,7 @@ def running(seconds: float, share: float = 0.5) -> Run:
     return Run(**(empty | changes | {"seconds": seconds * share}))
 
 
-@pytest.mark.parametrize(("seconds", "expected"), [(30, 0.5), (250, 0.5), (400, 1), (9000, 2)])
+@pytest.mark.parametrize(("seconds", "expected"), [(30, 0.5), (250, 0.5), (400, 0.8), (9000, 2)])
 def test_a_longer_run_is_drawn_less_often(seconds: float, expected: float) -> None:
     assert pace.of_run(running(seconds), 0.0) == expected
 
@@ -28,34 +28,40 @@ def test_a_longer_run_is_drawn_less_often(seconds: float, expected: float) -> No
     [
         replace(running(9000), step=0),
         replace(running(9000), desired_state="paused"),
-        replace(running(9000), state="queued"),
         running(9000, share=0.9998),
     ],
-    ids=["begins", "pauses", "waits", "ends"],
+    ids=["begins", "pauses", "ends"],
 )
 def test_what_one_waits_for_is_shown_at_once(run: Run) -> None:
-    assert pace.of_run(run, 0.0) == pace.PACES[0]
+    assert pace.of_run(run, 0.0) < pace.of_run(running(30), 0.0)
+
+
+def test_a_first_point_is_looked_for_more_often_than_anything_else() -> None:
+    begins = replace(running(9000), step=0, worker_host="host", worker_pid=1)
+    assert pace.of_run(begins, 0.0) == pace.BEGINNING_SECONDS
+    assert pace.of_run(begins, 30 * pace.REMOTE_SECONDS) <= 1
+    assert pace.of_run(replace(running(9000), state="queued", step=0), 0.0) == pace.QUEUED_SECONDS
 
 
 def test_pages_that_watch_together_move_their_drawings_apart() -> None:
     paces = [pace.of_run(running(30), pace.REMOTE_SECONDS * pages) for pages in (1, 10, 30)]
-    assert paces == [0.5, 1.0, 4.0]
-    assert pace.of_run(running(30), pace.LOCAL_SECONDS * 10) == 4.0
+    assert paces == pytest.approx([pace.SHORTEST, 1.0, 3.0])
+    assert pace.of_run(running(30), pace.LOCAL_SECONDS * 30) == pace.LONGEST
 
 
-def test_an_estimate_that_wavers_at_a_limit_does_not_change_the_pace() -> None:
-    at = 0.5 * pace.DRAWINGS
-    assert pace.of_run(running(at * 1.1), 0.0, 0.5) == 0.5
-    assert pace.of_run(running(at * 0.9), 0.0, 1.0) == 1.0
-    assert pace.of_run(running(at * 1.6), 0.0, 0.5) == 1.0
-    assert pace.of_run(running(at / 2), 0.0, 1.0) == 0.5
+def test_an_estimate_that_wavers_at_a_limit_does_not_change_the_list_s_pace() -> None:
+    at = pace.LIST_PACES[0] / pace.LIST_FACTOR * pace.DRAWINGS
+    assert pace.of_list([running(at * 1.1)], 0.0, 3.0) == 3.0
+    assert pace.of_list([running(at * 0.9)], 0.0, 6.0) == 6.0
+    assert pace.of_list([running(at * 1.6)], 0.0, 3.0) == 6.0
+    assert pace.of_list([running(at / 2)], 0.0, 6.0) == 3.0
 
 
 @pytest.mark.parametrize("seconds", [0.1, 30, 240, 260, 490, 510, 990, 1010, 9000])
 @pytest.mark.parametrize("others", [0.0, 0.3, 0.9, 3.0])
 def test_a_pace_that_was_chosen_holds(seconds: float, others: float) -> None:
-    chosen = pace.of_run(running(seconds), others)
-    assert pace.of_run(running(seconds), others, chosen) == chosen
+    chosen = pace.of_list([running(seconds)], others)
+    assert pace.of_list([running(seconds)], others, chosen) == chosen
 
 
 def test_the_list_follows_the_run_that_changes_most() -> None:
@@ -72,5 +78,5 @@ def test_pages_are_counted_while_they_draw(monkeypatch: pytest.MonkeyPatch) -> N
     assert watchers.note("a", 0.3) == 0.0
     assert watchers.note("b", 0.1) == pytest.approx(0.4)
     assert watchers.note("a", 0.3) == pytest.approx(0.4)
-    now += 4 * pace.PACES[-1]
+    now += 4 * pace.LONGEST
     assert watchers.note("a", 0.3) == 0.0

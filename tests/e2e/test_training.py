@@ -161,6 +161,55 @@ def test_the_live_chart_is_never_blank_and_keeps_its_zoom(server: Dashboard, pag
     stop(page)
 
 
+def test_a_live_page_is_brought_up_to_date_without_its_script(
+    server: Dashboard, page: Page
+) -> None:
+    start_long_run(page, server)
+    bar = ".st-key-tr-live .nin-progress"
+    sees(page, "See its feature maps")  # the page has nothing new to offer until the run ends
+    wait_idle(page)
+    page.wait_for_timeout(1000)
+    # Drawn by the script it would be another element.
+    page.evaluate(f"() => {{ document.querySelector('{bar}').marked = true; }}")
+    page.evaluate(WATCH_CHART)
+    said = page.locator(bar).inner_text()
+    page.wait_for_function("() => window.watched.updates >= 4", timeout=PATIENCE)
+    expect(page.locator(bar)).not_to_have_text(said, timeout=PATIENCE)
+    assert page.evaluate(f"() => document.querySelector('{bar}').marked")
+    shown = page.evaluate(f"() => parseFloat(document.querySelector('{bar} i').style.width)")
+    assert shown == float(page.locator(bar).get_attribute("aria-valuenow"))
+    stop(page)
+
+
+def test_without_its_feed_a_live_page_is_drawn_by_its_script(server: Dashboard, page: Page) -> None:
+    page.route("**/nin/runs/**", lambda route: route.abort())
+    start_long_run(page, server)
+    seen = points(page, 3)
+    points(page, seen + 1)
+    button(page, "Stop").click()
+    expect_state(page, "stopped")
+
+
+def test_a_hidden_page_asks_nothing_and_catches_up(server: Dashboard, page: Page) -> None:
+    start_long_run(page, server)
+    hide = """(hidden) => {
+        Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});
+        document.dispatchEvent(new Event('visibilitychange'));
+    }"""
+    sees(page, "Download curves")
+    wait_idle(page)
+    asked: list[str] = []
+    page.evaluate(hide, True)
+    page.wait_for_timeout(1500)  # an answer that was on its way
+    page.on("request", lambda request: asked.append(request.url))
+    seen = int(page.evaluate(POINTS))
+    page.wait_for_timeout(3000)
+    assert not [url for url in asked if "/nin/runs/" in url]
+    page.evaluate(hide, False)
+    points(page, seen + 1)
+    stop(page)
+
+
 def test_two_tabs_show_the_same_run_and_each_can_stop_it(
     server: Dashboard, page: Page, new_page: OpenTab
 ) -> None:

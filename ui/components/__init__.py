@@ -11,6 +11,7 @@
     layer_table(data, key=..., label=..., on_click=None)     a table: sorted, its rows chosen
     gallery(pictures, labels=..., key=..., selected=None)    small pictures, one of which is chosen
     draw(key=..., side=..., colors=..., paper=...)           a canvas to draw on, as a PNG
+    follow(url, key=..., version=..., serial=...)            news from a feed, without reruns
     forget_click(key)                                        drop the click that a component keeps
 
 Each returns what was clicked last in this session (None before the first click) and raises
@@ -24,6 +25,7 @@ from ui.components.closeup import closeup
 from ui.components.diagram import svg
 from ui.components.draw import draw
 from ui.components.field import FieldLayer, field
+from ui.components.follow import follow
 from ui.components.gallery import gallery
 from ui.components.layer_table import layer_table
 from ui.components.plot import plot
@@ -41,6 +43,7 @@ __all__ = [
     "draw",
     "field",
     "film",
+    "follow",
     "forget_click",
     "gallery",
     "layer_table",

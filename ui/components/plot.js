@@ -9,9 +9,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
   settle(chart.node, parentElement, data.key);
   chart.node.style.height = `${data.height}px`;
   chart.send = data.clicks ? (point) => setTriggerValue("click", point) : null;
-  chart.data = data;
-  chart.overtake?.();
-  draw(chart);
+  // The same data again is a remount: the chart may show newer ones by now.
+  if (chart.given !== data) chart.show(data);
+  chart.given = data;
   return () => whenGone(chart.node, () => dispose(chart));
 }
 
@@ -32,6 +32,11 @@ function newChart(key) {
   const node = document.createElement("div");
   node.className = "nin-plot";
   const chart = { key, node, width: 0, drawn: null, blocks: new Map(), busy: false, again: false };
+  chart.show = (data) => {
+    chart.data = data;
+    chart.overtake?.();
+    draw(chart);
+  };
   // It tells the width after a layout; asking the node would force one in every update.
   chart.observer = new ResizeObserver((entries) => {
     chart.width = Math.floor(entries.at(-1).contentRect.width);

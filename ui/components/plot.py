@@ -13,7 +13,8 @@ Choices:
   the figure its own `uirevision` and change it where the view should start afresh.
 * Colours and fonts are the Streamlit theme's, light and dark; a figure's own template is dropped.
   Where a figure must name a colour, it may write `"var(--st-red-color)"`, any `--st-…` variable.
-* A live figure needs no other call: draw the whole figure again in a `run_every` fragment. Once a
+* A live figure is drawn again as a whole, by the script in a `run_every` fragment, or without one
+  by whatever calls `window.ninPlots.get(key).show(data)` with the data of `prepare`. Once a
   trace has 1,000 points, all but its last few hundred travel in parcels (see `wire`), whose sizes
   are powers of two times 500, so a point is sent a handful of times in a run of any length, and a
   tick costs only the tail. The split follows from the figure alone: a reload gets everything, later
@@ -29,7 +30,7 @@ import base64
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import plotly
@@ -39,6 +40,7 @@ from streamlit.components.v1 import declare_component
 
 from ui.components.wire import (
     OnClick,
+    Parcel,
     check_key,
     check_on_click,
     click_callback,
@@ -89,36 +91,62 @@ def plot(
     Raises:
         ValueError: the figure is not a figure or holds something that cannot be sent.
     """
-    check_key(key)
     check_on_click(on_click)
+    prepared = prepare(figure, key=key, height=height, clicks=on_click is not None)
+    mount(prepared, on_click=on_click)
+    return last_click(key) if on_click is not None else None
+
+
+class Prepared(NamedTuple):
+    """A figure as its component takes it: what is sent with every update, and its parcels."""
+
+    data: dict[str, Any]
+    parcels: list[Parcel]
+
+    @property
+    def blocks(self) -> list[str]:
+        """The names of the parcels without which it cannot be drawn."""
+        return [parcel.id for parcel in self.parcels]
+
+
+def prepare(
+    figure: go.Figure | Mapping[str, Any], *, key: str, height: int, clicks: bool = False
+) -> Prepared:
+    """Make of a figure what its component takes; arguments and errors as for `plot`."""
+    check_key(key)
     if isinstance(height, bool) or not isinstance(height, int) or not 80 <= height <= 4000:
         raise ValueError(
             f"height must be a whole number of pixels from 80 to 4000, not {height!r}."
         )
     plain = plain_figure(figure)
     tails, groups = split_long_traces(plain["data"])
+    packed = [(pack(arrays), traces) for traces, arrays in groups]
+    data = {
+        "key": key,
+        "plotly": plotly_url(),
+        "height": height,
+        "clicks": clicks,
+        "figure": {"data": tails, "layout": plain["layout"]},
+        "blocks": [{"parcel": p.id, "traces": traces} for p, traces in packed],
+    }
+    return Prepared(data, [parcel for parcel, _ in packed])
 
+
+def mount(prepared: Prepared, *, on_click: OnClick = None) -> None:
+    """Put a chart on the page."""
+    data = prepared.data
     # Declared in every run: a reloaded module or a new server starts with an empty registry.
     declare_component("plotlyjs", path=PLOTLY_FILES)
-    packed = [(pack(arrays), traces) for traces, arrays in groups]
     with st.container(gap=None):
         # The chart comes first so that it keeps its place however many parcels follow.
         _mount(
-            key=key,
-            height=height,
-            data={
-                "key": key,
-                "plotly": plotly_url(),
-                "height": height,
-                "clicks": on_click is not None,
-                "figure": {"data": tails, "layout": plain["layout"]},
-                "blocks": [{"parcel": p.id, "traces": traces} for p, traces in packed],
-            },
-            on_click_change=click_callback(key, on_click, _as_point),
+            key=data["key"],
+            height=data["height"],
+            data=data,
+            on_click_change=click_callback(data["key"], on_click, _as_point),
         )
-        for number, (parcel, _) in enumerate(packed):
-            send(parcel, key=f"{key} · parcel {number}")
-    return last_click(key) if on_click is not None else None
+        for number, parcel in enumerate(prepared.parcels):
+            send(parcel, key=f"{data['key']} · parcel {number}")
 
 
 def _as_point(click: Any) -> Point | None:

@@ -1,0 +1,168 @@
+"""What an open page asks for while a run trains: the run's picture as JSON, at a route of ours.
+
+Choices made here:
+
+* A class that watches one run asks for the same: an answer serves everyone who asks for it within
+  `SHARED_SECONDS`.
+* The pause until the next question is `ui.pace`'s, by how many pages watch and where they are.
+* A feed says what is; whether a page is out of date, and why the store does not answer, is told by
+  the page's own script, which the answer's version has run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, get_args
+from urllib.parse import urlencode
+
+import streamlit as st
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from nin_core.records import RunNotFound
+from nin_core.store import StoreError
+from ui import curve_panel, pace, resources, run_picture, server
+from ui.curves import Unit, View
+from ui.run_points import steps_per_epoch, with_final_test
+
+if TYPE_CHECKING:
+    from nin_core.records import Run
+    from ui.components.plot import Prepared
+    from ui.curve_panel import Look
+    from ui.run_picture import Seen
+
+SHARED_SECONDS = 0.2
+KEPT = 32  # runs, times the ways in which they are looked at
+LOST, GONE = "lost", "gone"  # versions: of a store that does not answer, of a run that was deleted
+LOST_PAUSE = 2.0  # seconds until a store is asked again
+LOOPBACK = ("127.0.0.1", "::1")
+
+
+def url(run: Run, look: Look) -> str:
+    """Where this session's page asks for the picture of a run."""
+    view = look.view
+    query = {
+        "page": pace.page(),
+        "vitals": int(look.vitals),
+        "unit": view.unit,
+        "smoothing": view.smoothing,
+        "log": int(view.log_loss),
+    }
+    return f"{server.feed_path(run.id)}?{urlencode(query)}"
+
+
+def serial(seen: Seen) -> str:
+    """Changes with whatever the chart shows."""
+    run = seen.run
+    return f"{run.attempt}.{seen.history.last_id}.{run.active:d}.{run.has_evaluation:d}"
+
+
+def answer(request: Request, run_id: int) -> Response:
+    """The picture of a run, as `components.follow` takes it."""
+    query = request.query_params
+    try:
+        look = _look(query)
+    except ValueError:
+        return JSONResponse({"problem": "The address names no view of a run."}, 400)
+    since = query.get("since", "")
+    body, run = _answers().of(run_id, look).answer(since)
+    pause = LOST_PAUSE
+    if run is not None:
+        client = request.client.host if request.client else None
+        others = pace.note(query.get("page", "")[:64], here=client in LOOPBACK)
+        pause = pace.of_run(run, others)
+    body = f'{{"pause": {pause}, {body[1:]}'
+    return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+def _look(query: Any) -> Look:
+    """What is looked at, from the address.
+
+    Raises:
+        ValueError: if it is not one of `url`.
+    """
+    unit, smoothing = query.get("unit", "epochs"), float(query.get("smoothing", 0))
+    if unit not in get_args(Unit) or not 0 <= smoothing <= curve_panel.MOST_SMOOTHING:
+        raise ValueError(unit, smoothing)
+    view = View(unit, smoothing, query.get("log") == "1")
+    return curve_panel.Look(query.get("vitals") == "1", view)
+
+
+class _Told:
+    """What is told of a run to those who look at it in one way, made anew when it is old."""
+
+    def __init__(self, run_id: int, look: Look) -> None:
+        self._run_id, self._look = run_id, look
+        self._lock = threading.Lock()
+        self._made_at = -math.inf
+        self._serial, self._chart, self._blocks = "", "", list[str]()
+        self.facts: dict[str, Any] = {}
+        self.run: Run | None = None
+
+    def answer(self, since: str) -> tuple[str, Run | None]:
+        """An answer as JSON, and the run; None if that could not be read."""
+        with self._lock:
+            if time.monotonic() - self._made_at > SHARED_SECONDS:
+                self._make()
+                self._made_at = time.monotonic()
+            body = json.dumps(self.facts)
+            if self._chart and self.facts["serial"] not in (since, LOST, GONE):
+                body = f'{body[:-1]}, "chart": {self._chart}}}'
+            return body, self.run
+
+    def _make(self) -> None:
+        self.run = None
+        try:
+            seen = run_picture.look(resources.store(), self._run_id)
+        except RunNotFound:
+            self.facts = {"version": GONE, "serial": GONE}
+            return
+        except StoreError:
+            self.facts = {"version": LOST, "serial": LOST}
+            return
+        self.run = seen.run
+        number = serial(seen)
+        if number != self._serial:
+            chart = _chart(seen, self._look)
+            self._chart = json.dumps(chart.data) if chart else ""
+            self._blocks = chart.blocks if chart else []
+            self._serial = number
+        pieces = (run_picture.progress(seen), run_picture.figures(seen.run, seen.history))
+        self.facts = {
+            "version": run_picture.version(seen, self._blocks),
+            "serial": number,
+            "html": [piece for piece in pieces if piece],
+        }
+
+
+def _chart(seen: Seen, look: Look) -> Prepared | None:
+    run, history = seen.run, seen.history
+    if run.network is None or run.train is None or (not run.active and not len(history.step)):
+        return None
+    return curve_panel.chart_of(run, with_final_test(run, history), steps_per_epoch(run), look)
+
+
+class Answers:
+    """What is told of the runs that were looked at last, each once for all who ask."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._told: OrderedDict[tuple[int, Look], _Told] = OrderedDict()
+
+    def of(self, run_id: int, look: Look) -> _Told:
+        """What is told of a run that is looked at in this way."""
+        with self._lock:
+            told = self._told.setdefault((run_id, look), _Told(run_id, look))
+            self._told.move_to_end((run_id, look))
+            while len(self._told) > KEPT:
+                self._told.popitem(last=False)
+        return told
+
+
+@st.cache_resource(show_spinner=False)
+def _answers() -> Answers:
+    return Answers()
