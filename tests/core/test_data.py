@@ -267,6 +267,22 @@ def test_the_data_folder_comes_before_the_systems(tiny: Tiny) -> None:
     assert str(tiny.root) in load_dataset(tiny.info(), folder=tiny.root).source
 
 
+def test_a_packages_archives_are_unpacked_once(tiny: Tiny) -> None:
+    tiny.put(tiny.system, archives=True)
+    assert str(tiny.system) in load_dataset(tiny.info(), folder=tiny.root).source
+    assert {path.name for path in (tiny.root / "Tiny/raw").iterdir()} == set(tiny.files)
+    again = load_dataset(tiny.info(), folder=tiny.root)
+    assert tiny.is_right(again)
+    assert again.source == f"Tiny from {tiny.root / 'Tiny/raw'}, SHA-256 verified."
+
+
+def test_what_cannot_be_unpacked_is_read_as_it_is(tiny: Tiny) -> None:
+    tiny.put(tiny.system, archives=True)
+    tiny.root.write_bytes(b"a file where the folder should be")
+    assert tiny.is_right(load_dataset(tiny.info(), folder=tiny.root))
+    assert tiny.is_right(load_dataset(tiny.info(), folder=tiny.root))
+
+
 def test_files_may_come_from_several_places(tiny: Tiny) -> None:
     tiny.put(tiny.root, archives=False)
     tiny.put(tiny.system, archives=True)
