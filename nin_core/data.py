@@ -312,7 +312,9 @@ def _verified(file: DataFile, path: Path) -> _Good:
     try:
         if stat.st_size > file.size + MEGABYTE:
             raise _UnusableError(f"is far too long ({stat.st_size:,} bytes)", whole=True)
-        raw = bytearray(path.read_bytes())
+        raw = bytearray(stat.st_size)
+        with path.open("rb") as stream:  # into place: a copy of 47 MB is a tenth of a second
+            del raw[stream.readinto(raw) :]
         content, algorithm = _checked(file, raw, compressed=path.name != file.name)
     except _UnusableError:
         _verdicts[key] = False

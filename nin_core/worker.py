@@ -19,6 +19,7 @@ Choices made here:
 from __future__ import annotations
 
 import faulthandler
+import gc
 import json
 import math
 import os
@@ -80,11 +81,14 @@ def work_on(
     """
     reporter = Reporter(store, run_id, attempt, parent)
     with reporter.reporting():
-        if polite:
+        # A spare reads its data like the page that waits for it; all that takes longer gives way.
+        if polite and "torch" not in sys.modules:
             _lower_priority()
         job = None
         try:
             job = _Job(store, store.get(run_id), attempt, reporter)
+            if polite:
+                _lower_priority()
             job.train(on_event)
         except Exception as error:
             reporter.trouble = traceback.format_exc()
@@ -372,6 +376,10 @@ def import_all() -> None:
     import torch._dynamo  # noqa: F401  an optimizer's first step would, for a second or two
 
     from . import checkpoints, data, diagnosis, evaluation, model, training  # noqa: F401
+
+    # What was imported stays: to look through all of it for garbage takes a fifth of a second, in
+    # which no thread of this process does anything else.
+    gc.freeze()
 
 
 def find_settings(store: RunStore, run_id: int, parent: int | None) -> None:
