@@ -32,9 +32,10 @@ import sqlalchemy as sa
 
 from nin_core import PRESETS, jobs
 from nin_core.checkpoints import load_weights
+from nin_core.machine import PROJECT
 from nin_core.recipes import RECIPES
 from nin_core.records import Run, WorkerId
-from nin_core.store import PROJECT, RunStore
+from nin_core.store import RunStore
 from tests import postgres
 
 GONE_SECONDS = 10.0  # within which the worker of a killed server must have ended
@@ -48,7 +49,8 @@ NETWORK = PRESETS["nin-28"].with_widths((6, 8, 8))
 _SERVER = """
 import time
 from nin_core import jobs
-from nin_core.store import RESUMABLE, RunStore, StateError
+from nin_core.records import RESUMABLE, StateError
+from nin_core.store import RunStore
 store = RunStore()
 jobs.keep_spare(store)
 while True:
@@ -65,7 +67,8 @@ _WRITER = """
 import os, sys, time
 from nin_core import PRESETS
 from nin_core.recipes import RECIPES
-from nin_core.store import MetricRow, RunStore, WorkerId
+from nin_core.records import MetricRow, WorkerId
+from nin_core.store import RunStore
 network = PRESETS["nin-28"]
 store = RunStore()
 run_id = store.create(network, RECIPES["fast"].configure(network), "shapes")

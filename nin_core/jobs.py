@@ -38,9 +38,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from . import admission, process_memory, spare
 from .checks import ConfigError
 from .datasets import DATASETS
-from .machine import accelerators, available_cores
+from .machine import PROJECT, accelerators, available_cores
 from .records import Run, StateError, WorkerId, now
-from .store import PROJECT, RunStore, StoreError
+from .store import RunStore, StoreError
 
 if TYPE_CHECKING:
     from .config import NiNConfig

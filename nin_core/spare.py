@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from . import allocator
-from .store import PROJECT
+from .machine import PROJECT
 
 REFILL_SECONDS = 8.0
 WAIT = "--wait"  # what tells a worker that it is a spare; its log's path follows

@@ -25,7 +25,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
@@ -35,6 +34,7 @@ from . import tables
 from .checks import ConfigError
 from .config import NiNConfig, preset_name
 from .database import Database, StoreError
+from .machine import PROJECT
 from .records import (
     ACTIVE,
     PHASE_TRAINING,
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from .recipes import TrainConfig
     from .tuning import Settings
 
-PROJECT = Path(__file__).resolve().parent.parent
 MAX_LOG = 64_000  # characters; the end of a log says why a run failed
 
 

@@ -466,7 +466,8 @@ def import_run(
 def _measure_elsewhere(store: RunStore, run_id: int, attempt: int) -> None:
     """Measure in a process of its own, wait for it, and let go of the run."""
     from .jobs import LOG_TAIL
-    from .store import PROJECT, StoreError
+    from .machine import PROJECT
+    from .store import StoreError
 
     log = ""
     try:

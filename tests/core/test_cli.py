@@ -11,8 +11,9 @@ import pytest
 
 from nin_core.__main__ import main
 from nin_core.config import PRESETS
+from nin_core.machine import PROJECT
 from nin_core.recipes import RECIPES
-from nin_core.store import PROJECT, RunStore
+from nin_core.store import RunStore
 from nin_core.summary import summarize
 
 EVENT_KEYS = {

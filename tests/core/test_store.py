@@ -19,6 +19,7 @@ from alembic.script import ScriptDirectory
 
 from nin_core import PRESETS, database, migrations, tables
 from nin_core import store as store_module
+from nin_core.machine import PROJECT
 from nin_core.pins import Pins
 from nin_core.recipes import RECIPES
 from nin_core.records import (
@@ -31,7 +32,7 @@ from nin_core.records import (
     StateError,
     WorkerId,
 )
-from nin_core.store import PROJECT, RunStore, StoreError
+from nin_core.store import RunStore, StoreError
 from tests.conftest import databases, on_database
 
 
@@ -443,7 +444,8 @@ def test_losing_a_worker_does_not_hit_its_successor(store):
 # runner, earlier in the same session, has replaced by the dashboard.
 _CLAIM = """
 import os, sys
-from nin_core.store import RunStore, WorkerId
+from nin_core.records import WorkerId
+from nin_core.store import RunStore
 store = RunStore()
 print("ready", flush=True)
 sys.stdin.readline()
@@ -810,7 +812,7 @@ def test_a_full_disk_keeps_the_last_weights(store):
         capture_output=True,
         text=True,
         check=True,
-        cwd=store_module.PROJECT,
+        cwd=PROJECT,
     )
     assert done.stdout.split() == ["full", "kept"]
     assert store.load_checkpoint(run_id).blob == b"kept"
@@ -845,6 +847,6 @@ def test_importing_the_store_does_not_import_torch():
     code = "import sys, nin_core.store, nin_core.jobs; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True,
-        cwd=store_module.PROJECT,
+        cwd=PROJECT,
     )  # fmt: skip
     assert done.stdout.strip() == "False"

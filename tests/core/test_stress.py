@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import memory_model, stress
+from nin_core.machine import PROJECT
 from nin_core.recipes import RECIPES
-from nin_core.store import PROJECT
 from tests.conftest import databases, on_database
 
 
