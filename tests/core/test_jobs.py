@@ -36,6 +36,7 @@ from nin_core.jobs import (
 from nin_core.machine import available_cores
 from nin_core.recipes import RECIPES
 from nin_core.records import Run, StateError, WorkerId, now
+from nin_core.run_rows import update_run
 from nin_core.store import RunStore, StoreError
 from tests.conftest import databases, on_database
 
@@ -75,7 +76,7 @@ def wait_free(store: RunStore, run_id: int) -> Run:
 
 def change(store: RunStore, run_id: int, **values: Any) -> None:
     with store._write() as connection:
-        assert store._update(connection, run_id, values)
+        assert update_run(connection, run_id, values)
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ from nin_core.records import (
     StateError,
     WorkerId,
 )
+from nin_core.run_rows import update_run
 from nin_core.store import RunStore, StoreError
 from tests.conftest import databases, on_database
 
@@ -125,7 +126,7 @@ def test_from_claim_to_the_end(store):
 def test_only_the_transitions_of_the_table_happen(store, source, target):
     run_id = new_run(store)
     with store._write() as connection:
-        store._update(connection, run_id, {"state": source})
+        update_run(connection, run_id, {"state": source})
     if target in TRANSITIONS[source]:
         store.transition(run_id, target)
         assert store.get(run_id).state == target
@@ -214,7 +215,7 @@ def test_a_sleeping_worker_takes_its_run_back_but_not_from_another(store):
     run = store.get(run_id)
     assert (run.state, run.error, run.step) == ("running", None, 5)
     with store._write() as connection:  # as if claimed again meanwhile
-        store._update(connection, run_id, {"attempt": attempt + 1})
+        update_run(connection, run_id, {"attempt": attempt + 1})
     for write in (
         lambda: store.heartbeat(run_id, attempt),
         lambda: store.add_metrics(run_id, [step_row(6)], attempt=attempt),
@@ -361,7 +362,7 @@ def test_the_list_is_newest_first_and_reads_no_blobs(store):
 def test_a_run_of_another_version_does_not_break_the_list(store, column, text):
     strange, normal = new_run(store), new_run(store)
     with store.database.write() as connection:
-        store._update(connection, strange, {column: text})
+        update_run(connection, strange, {column: text})
     good, bad = store.list_runs()
     assert (good.id, good.problem) == (normal, None)
     assert getattr(bad, column) is None
@@ -755,7 +756,7 @@ def test_a_run_that_another_transaction_holds(request, monkeypatch):
     store = on_database("postgresql", request)
     run_id, other = new_run(store), RunStore(store.url)
     with other.database.write() as connection:
-        other._update(connection, run_id, {"phase": "held"})
+        update_run(connection, run_id, {"phase": "held"})
         fails(lambda: store.rename(run_id, "new"), "locked")
         assert store.get(run_id).state == "queued"  # reading goes on
     other.close()

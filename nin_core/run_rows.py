@@ -1,0 +1,115 @@
+"""A run's row in the database: read as a `Run`, and changed by one statement at a time.
+
+Choices made here:
+
+* Every function takes the caller's connection, so that what belongs together is one transaction.
+* A change of state is a single UPDATE that names the states it may start from, so of two processes
+  that try, one wins: `update_run` says whether it was this one.
+* Configurations are JSON text, read leniently: a run of another version shows in the list with
+  `Run.problem` instead of breaking it.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from . import tables
+from .checks import ConfigError
+from .config import NiNConfig
+from .records import Run, RunNotFound, WorkerId, now
+
+if TYPE_CHECKING:
+    from .recipes import TrainConfig
+    from .tuning import Settings
+
+RUN_COLUMNS = [column for column in tables.runs.columns if column.name != "log"] + [
+    sa.exists().where(tables.checkpoints.c.run_id == tables.runs.c.id).label("has_checkpoint"),
+    sa.exists().where(tables.evaluations.c.run_id == tables.runs.c.id).label("has_evaluation"),
+]
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def read_run(row: sa.Row[Any]) -> Run:
+    """The run in a row of `RUN_COLUMNS`."""
+    values = dict(row._mapping)
+    problem = None
+    for name, read in (("network", _network_of), ("train", train_of)):
+        try:
+            values[name] = read(values[name])
+        except (ValueError, TypeError, KeyError) as error:  # JSON and ConfigError are ValueErrors
+            why = str(error) if isinstance(error, ConfigError) else "it is damaged."
+            what = "network" if name == "network" else "training settings"
+            problem = f"This version cannot read the run's {what}: {why}"
+            values[name] = None
+    values["settings"] = _settings_of(values["settings"])
+    values["has_checkpoint"] = bool(values["has_checkpoint"])
+    values["has_evaluation"] = bool(values["has_evaluation"])
+    return Run(**values, problem=problem)
+
+
+@lru_cache(maxsize=1024)
+def train_of(text: str) -> TrainConfig:
+    """How a run is trained, from its row's JSON."""
+    from .recipes import TrainConfig
+
+    return TrainConfig.from_dict(json.loads(text))
+
+
+def state_of(connection: Connection, run_id: int) -> str:
+    """A run's state.
+
+    Raises:
+        RunNotFound: if there is no such run.
+    """
+    state = connection.scalar(sa.select(tables.runs.c.state).where(tables.runs.c.id == run_id))
+    if state is None:
+        raise RunNotFound(run_id)
+    return state
+
+
+@lru_cache(maxsize=1024)
+def _network_of(text: str) -> NiNConfig:
+    return NiNConfig.from_dict(json.loads(text))
+
+
+def _settings_of(text: str | None) -> Settings | None:
+    """The settings that were written down; None if there are none, or another version's."""
+    from .tuning import Settings
+
+    try:
+        return None if text is None else Settings.from_json(text)
+    except ValueError:
+        return None
+
+
+# --- changing ---------------------------------------------------------------------------------
+
+
+def update_run(
+    connection: Connection, run_id: int, values: dict[str, Any], *conditions: Any
+) -> bool:
+    """Change a run's row if `conditions` hold; whether they did."""
+    statement = tables.runs.update().where(tables.runs.c.id == run_id, *conditions).values(values)
+    return connection.execute(statement).rowcount == 1
+
+
+def assigned(worker: WorkerId) -> dict[str, Any]:
+    """The columns of a run that say which process is on it."""
+    return {
+        "worker_host": worker.host,
+        "worker_pid": worker.pid,
+        "worker_mark": worker.mark,
+        "heartbeat_at": now(),
+    }
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Those of `values` that are to be written: what is None stays as it is."""
+    return {name: value for name, value in values.items() if value is not None}
