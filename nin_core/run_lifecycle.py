@@ -297,16 +297,6 @@ class RunLifecycle:
 
     # -- what people ask for --
 
-    def desired_state(self, run_id: int) -> str:
-        """ "running", or "stopped" or "paused" once someone asked for it."""
-        with self._read() as connection:
-            row = connection.execute(
-                sa.select(tables.runs.c.desired_state).where(tables.runs.c.id == run_id)
-            ).one_or_none()
-        if row is None:
-            raise RunNotFound(run_id)
-        return row.desired_state
-
     def request(self, run_id: int, ending: Literal["stopped", "paused"]) -> str:
         """Ask for a run to stop or to pause, and return the state it has now.
 

@@ -343,7 +343,7 @@ def test_stop_is_asked_once(store: RunStore) -> None:
     run_id, _ = run_of(store, steps=40, phase="training")
     page = open_page(run=run_id)
     button(page, "Stop").click().run()
-    assert store.desired_state(run_id) == "stopped"
+    assert store.get(run_id).desired_state == "stopped"
     assert button(page, "Stop").disabled
     assert progress(page)[0] == "Stopping …"
 
@@ -352,7 +352,7 @@ def test_a_run_that_ended_early_can_go_on(store: RunStore) -> None:
     run_id, _ = run_of(store, steps=40, phase="training")
     page = open_page(run=run_id)
     button(page, "Pause").click().run()
-    assert store.desired_state(run_id) == "paused"
+    assert store.get(run_id).desired_state == "paused"
     assert progress(page)[0] == "Pausing …"
     store.save_checkpoint(run_id, 30, 1, b"")
     assert store.lose(store.get(run_id), "Its worker process was killed (SIGKILL).")

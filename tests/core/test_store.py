@@ -157,7 +157,7 @@ def test_stop_before_training_is_immediate_and_later_a_wish(store):
     training, attempt = running(store)
     store.note(training, attempt, phase="training")
     assert store.request(training, "stopped") == "running"
-    assert store.desired_state(training) == "stopped"
+    assert store.get(training).desired_state == "stopped"
     assert store.signal(training, attempt) == ("running", "stopped", None, 2)
     asked = store.get(training).desired_at
     store.request(training, "stopped")
@@ -267,7 +267,6 @@ def test_delete_takes_everything_and_not_a_run_at_work(store):
         lambda s: s.delete(7),
         lambda s: s.claim(7, WORKER),
         lambda s: s.request(7, "stopped"),
-        lambda s: s.desired_state(7),
         lambda s: s.transition(7, "failed"),
         lambda s: s.add_metrics(7, [step_row(1)]),
         lambda s: s.add_metrics(7, []),
