@@ -43,7 +43,7 @@ STYLE = """
 .nin-progress > div { height: .5rem; margin-top: .35rem; border-radius: .25rem; overflow: hidden;
   background: color-mix(in srgb, currentColor 12%, transparent); }
 .nin-progress i { display: block; height: 100%; border-radius: inherit;
-  background: var(--st-primary-color, #3b7dbf); transition: width .3s linear; }
+  background: var(--st-primary-color, #3b7dbf); }
 </style>
 """
 
