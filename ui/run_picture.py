@@ -31,8 +31,9 @@ _ENDING = {"stopped": "Stopping …", "paused": "Pausing …"}
 # may change: what React has made is React's.
 STYLE = """
 <style>
-.nin-figures { display: flex; flex-wrap: wrap; gap: .4rem 2rem; line-height: 1.3; }
-.nin-figures > div { min-width: 6.5rem; font-size: 0.8rem; }
+.nin-figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr));
+  gap: .4rem .5rem; line-height: 1.3; }
+.nin-figures > div { font-size: 0.8rem; }
 .nin-figures > div > span { opacity: .85; }
 .nin-figures i { display: inline-block; width: .65rem; height: .65rem; margin-right: .35rem;
   border-radius: 2px; }
