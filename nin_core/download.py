@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from .datasets import Published
+from .machine import PROJECT
 
 # Seconds for one connection or one read; until some address must have answered; and, once one has,
 # without a single new byte. The last is long: torch alone takes half a minute to start on a busy
@@ -55,7 +56,7 @@ def download(files: Sequence[Published], folder: Path, report: Callable[[int, in
     )
     child = subprocess.Popen(
         [sys.executable, "-m", "nin_core.download"],
-        cwd=Path(__file__).resolve().parent.parent,
+        cwd=PROJECT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # tqdm's bar

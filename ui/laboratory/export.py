@@ -24,6 +24,7 @@ import streamlit as st
 
 from nin_core import ConfigError, NiNConfig, export
 from nin_core.datasets import DATASETS
+from nin_core.machine import PROJECT
 from ui import architecture, frame, link, resources
 from ui.laboratory import Subject, information
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from nin_core.records import Run
     from nin_core.weights import ImportedWeights
 
-PROJECT = Path(__file__).resolve().parents[2]
 MAX_WEIGHTS_MB = 64  # as the server's own limit, server.maxUploadSize
 ONNX_SECONDS = 600  # after which the exporter is given up
 RUNS_SECONDS = 3  # for which the list of runs stands: a slider's step does not read it anew
