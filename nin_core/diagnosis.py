@@ -87,30 +87,34 @@ def evaluate(
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
 
-    def answer(batch: torch.Tensor) -> torch.Tensor | None:
+    # One block for all of them: small ones, kept between the large ones that come and go, would
+    # leave holes that no large one fits into.
+    logits = torch.empty(len(images), network.num_classes)
+
+    def answer(batch: torch.Tensor, answered: torch.Tensor) -> bool:
         if should_stop is not None and should_stop():
-            return None
+            return False
         with torch.no_grad():
             inputs = inputs_of(batch, network, mean, std, device, channels_last)
-            return model(inputs).float().cpu()
+            answered.copy_(model(inputs))
+        return True
 
-    lanes = min(parts, threads)
-    outputs: list[torch.Tensor] = []
+    lanes, done = min(parts, threads), 0
     try:
         with ThreadPoolExecutor(lanes) if lanes > 1 else nullcontext() as pool:
-            batches = images.split(batch_size)
-            answers = map(answer, batches) if pool is None else pool.map(answer, batches)
-            for found in answers:
-                if found is None:
+            run = map if pool is None else pool.map
+            batches = images.split(batch_size), logits.split(batch_size)
+            for number, answered in enumerate(run(answer, *batches)):
+                if not answered:
                     break
-                outputs.append(found)
+                done = min((number + 1) * batch_size, len(images))
     finally:
         for module, mode in modes:
             module.training = mode
-    if not outputs:
-        return Evaluation(torch.empty(0, network.num_classes), math.nan, math.nan)
-    logits = torch.cat(outputs)
-    known = labels[: len(logits)].cpu()
+    if not done:
+        return Evaluation(logits[:0], math.nan, math.nan)
+    logits = logits[:done]
+    known = labels[:done].cpu()
     loss = functional.cross_entropy(logits, known).item()
     accuracy = (logits.argmax(1) == known).float().mean().item()
     return Evaluation(logits, loss, accuracy)
