@@ -22,7 +22,7 @@ SECONDS_PER_MAC = 1 / 32e9
 SECONDS_PER_STEP = 2e-3  # Python and the calls into torch, whatever the batch
 FORWARD_SHARE = 1 / 3  # of a training step: the backward pass costs two forward passes
 
-TEST_BYTES = 20_000_000  # of a layer's input and output, for the images tested at a time
+TEST_BYTES, LEAST_TEST = 10_000_000, 8  # a layer's values, and images, that are tested at a time
 
 EVENT_SECONDS = 0.3  # on two ordinary cores, i.e. what the page needs for a curve that moves
 
@@ -37,12 +37,13 @@ def seconds_per_image(network: NiNConfig) -> float:
 def test_batch(network: NiNConfig) -> int:
     """Images that a fifth of a second suffices for, so that a stop is never far; at most 64.
 
-    Fewer where the largest layer would exceed `TEST_BYTES`: more are no faster on a processor
-    (nin-cifar10 answers 181 images a second 8 at a time on two threads, and 174 of them 32 at a
-    time), and would need more memory than a step of the training.
+    Fewer where a layer's input and output would exceed `TEST_BYTES`: more are hardly faster on a
+    processor (nin-cifar10 answers 173 images a second 4 at a time on two threads, and 174 of them
+    32 at a time), and would need more memory than a step of the training.
     """
     soon = int(0.2 / (seconds_per_image(network) * FORWARD_SHARE))
-    return max(1, min(64, soon, TEST_BYTES // summarize(network).largest_pair_bytes))
+    small = max(LEAST_TEST, TEST_BYTES // summarize(network).largest_pair_bytes)
+    return max(1, min(64, soon, small))
 
 
 def start_images(network: NiNConfig) -> int:

@@ -297,6 +297,7 @@ class _Job:
             )
         affordable = int(PROBE_SECONDS / (seconds_per_image(self.network) * FORWARD_SHARE))
         probe = slice(max(LEAST_PROBE, min(MOST_PROBE, affordable)))
+        allocator.give_back()  # what the checkpoint was packed in is of no use to the diagnosis
         diagnosis = diagnose(self.model, images[probe], labels[probe], **how)
         # That a few steps were not enough to learn is no news; that maps are dead is.
         if diagnosis and (reporter.state == "finished" or diagnosis.dead_class_maps):
