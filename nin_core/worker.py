@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 MEMORY_RAN_OUT = "Memory ran out; a smaller batch size or narrower blocks would help."
 # Images for the diagnosis: what PROBE_SECONDS suffice for, within bounds.
 PROBE_SECONDS, LEAST_PROBE, MOST_PROBE = 2.0, 50, 500
+PEAK_STEP = 2**20  # bytes; the most that was occupied is told when it has grown by as much
 EVALUATION_SECONDS = 10.0  # a stopped run is measured on as many test images as this allows
 
 
@@ -186,7 +187,7 @@ class _Job:
     def _note_peak(self) -> None:
         """Have the store know the most this process has occupied, where that has grown."""
         most = process_memory.peak()
-        if most > 1.01 * self._peak:
+        if most >= self._peak + PEAK_STEP:
             self._peak = most
             self._reporter.note(peak_bytes=most)
 
