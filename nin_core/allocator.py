@@ -8,11 +8,6 @@ step on a laptop, and where the border between large and small lies is left to c
 `keep_freed` has freed memory kept for the next step; `give_back` returns it between two phases that
 need blocks of other sizes; `freed_at_once` returns every block, so that what a process occupies is
 what is alive in it. Elsewhere than on glibc they do nothing.
-
-glibc also keeps an "arena" for each thread: pieces of 64 MiB that large blocks fill badly, free
-memory in which is of no use to another thread, and whose ends `give_back` cannot return.
-`share_one_arena` has all threads take theirs from one. Tensors are few and large, so that no thread
-waits for another to get one.
 """
 
 from __future__ import annotations
@@ -21,8 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-# From glibc's malloc.h.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # from glibc's malloc.h
 _SMALL, _LARGE = 64 * 1024, 2**30
 _AHEAD = 64 * 2**20  # bytes that are asked of the system at a time
 _HUGE_PAGES = "glibc.malloc.hugetlb=1"
@@ -35,13 +29,6 @@ def keep_freed() -> None:
         library.mallopt(_MMAP_THRESHOLD, _LARGE)
         library.mallopt(_TRIM_THRESHOLD, 2 * _LARGE - 1)
         library.mallopt(_TOP_PAD, _AHEAD)
-
-
-def share_one_arena() -> None:
-    """Have the threads that are started from here on, in this process, share one arena."""
-    library = _c_library()
-    if library is not None:
-        library.mallopt(_ARENA_MAX, 1)
 
 
 def give_back() -> None:

@@ -33,7 +33,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import admission, allocator, machine, process_memory, spare, tuning
+from . import admission, machine, process_memory, spare, tuning
 from .checks import ConfigError
 from .datasets import DATASETS
 from .jobs import NICENESS, advance, available_cores, check_dataset, this_worker
@@ -80,7 +80,6 @@ def work_on(
     Returns:
         the reporter, whose `state` is the final one ("failed" included).
     """
-    allocator.share_one_arena()
     reporter = Reporter(store, run_id, attempt, parent)
     with reporter.reporting():
         # A spare reads its data like the page that waits for it; all that takes longer gives way.
@@ -364,7 +363,6 @@ def wait_for_run(log: Path) -> str | None:
         _lower_priority()  # of this thread; what is imported stays for the others
         import_all()
 
-    allocator.share_one_arena()
     importing = threading.Thread(target=import_politely, daemon=True)
     importing.start()
     number = sys.stdin.readline().strip()

@@ -54,47 +54,6 @@ def test_freed_memory_is_kept_or_given_back_as_told() -> None:
     assert given_back > 0.9 * BLOCKS
 
 
-_ARENAS = """
-import ctypes, re, tempfile, threading
-from nin_core import allocator
-library = ctypes.CDLL(None)
-library.fopen.restype = ctypes.c_void_p
-
-def arenas():
-    with tempfile.NamedTemporaryFile() as file:
-        stream = ctypes.c_void_p(library.fopen(file.name.encode(), b"w"))
-        library.malloc_info(0, stream)
-        library.fclose(stream)
-        return len(re.findall(b"<heap nr", file.read()))
-
-def started():
-    "Arenas when three threads more have taken memory."
-    met = threading.Barrier(4)
-    def work():
-        kept = bytearray(100_000)
-        met.wait()
-        met.wait()
-    for _ in range(3):
-        threading.Thread(target=work).start()
-    met.wait()
-    found = arenas()
-    met.wait()
-    return found
-
-allocator.share_one_arena()
-shared = started()
-print(shared)
-"""
-
-
-@on_glibc
-def test_threads_share_one_arena() -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", _ARENAS], cwd=PROJECT, capture_output=True, text=True, check=True
-    )
-    assert run.stdout.split() == ["1"]
-
-
 def test_huge_pages_are_asked_for_beside_what_else_is_set() -> None:
     told = allocator.with_huge_pages({"A": "b", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=0:x=1"})
     assert told == {"A": "b", "GLIBC_TUNABLES": "x=1:glibc.malloc.hugetlb=1"}
@@ -113,6 +72,5 @@ def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())  # it has no malloc_trim
     allocator.keep_freed()
     allocator.give_back()
-    allocator.share_one_arena()
     with allocator.freed_at_once():
         pass
