@@ -9,8 +9,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
   settle(chart.node, parentElement, data.key);
   chart.node.style.height = `${data.height}px`;
   chart.send = data.clicks ? (point) => setTriggerValue("click", point) : null;
-  // The same data again is a remount: the chart may show newer ones by now.
-  if (chart.given !== data) chart.show(data);
+  // The same data again is a remount or another theme: the chart may show newer ones by now.
+  chart.show(chart.given === data ? chart.data : data);
   chart.given = data;
   return () => whenGone(chart.node, () => dispose(chart));
 }
