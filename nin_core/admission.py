@@ -8,9 +8,12 @@ Choices made here:
 * The prediction is the largest of three phases, which give their memory back to each other: the
   steps, by the ledger's walk through one, the tests, and a start that is fitted to the data, which
   holds one layer's outputs. What comes to that (kernels, free blocks that nothing fits into, copies
-  of the weights on their way to the store) was fitted to the workers of 133 random configurations
-  of `benchmarks/memory_model.py`, which says how far others are from it. The same configuration
-  takes 6 % more or less from one time to the next, and took a third more once in fifteen times.
+  of weights and optimizer state on their way to the store) was fitted to 106 workers of random
+  configurations of `benchmarks/memory_model.py`, which says how far others are from it: 37 of 39
+  within 15 %, the others 0.77 and 1.23 of what was taken (two AVX-512 cores, glibc 2.36). The same
+  small network takes up to 8 % more or less from one time to the next.
+* Predicted is a run that has all cores. One that shares them computes the parts of its batch one
+  after another and takes less, but it gets the cores once the others have ended.
 * The queue is first come, first served: a large run that waits for memory is not overtaken for ever
   by small ones.
 """
@@ -24,10 +27,10 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import estimate, machine, process_memory, tuning
+from . import estimate, machine, process_memory
 from .checks import ConfigError
 from .datasets import DATASETS
-from .ledger import step_peak
+from .ledger import OPTIMIZERS, step_peak
 from .measure import PROCESS_BYTES
 from .solver import proportions
 from .summary import summarize
@@ -38,12 +41,13 @@ if TYPE_CHECKING:
     from .recipes import TrainConfig
     from .records import Run
 
-# Bytes occupied for each that a phase has alive at its peak: in a step those of the ledger (fewer
-# in parts, which are not all at their fullest at the same moment), in a test those of the largest
-# layer's both sides, in a start those of the largest layer's outputs.
-STEP, STEP_IN_PARTS, TEST, START = 1.5, 0.93, 2.9, 1.15
-WORKSPACE = 58_000_000  # bytes that every run comes to occupy
-WEIGHT_COPIES = 11
+# Bytes occupied for each that a phase has alive at its peak: in a step those of the ledger, in a
+# test those of the largest layer's both sides, in a start those of the largest layer's outputs.
+STEP, TEST, START = 1.55, 4.0, 1.1
+# Bytes that every run comes to occupy: its own, and the kernels that PyTorch loads for it. Linear
+# algebra is what orthogonal weights are made by.
+WORKSPACE, LINEAR_ALGEBRA = 34_500_000, 2_500_000
+STATE_COPIES = 5.5  # of weights and optimizer state, on their way to the store
 
 
 def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
@@ -56,15 +60,15 @@ def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
     optimizer: OptimizerName = "momentum" if train.momentum else "sgd"
     if train.optimizer == "adamw":
         optimizer = "adamw"
-    step = step_peak(summarize(network, train.batch_size), optimizer).bytes
     one = summarize(network)
-    tested = estimate.test_batch(network)
-    started = estimate.start_images(network) if train.initialization == "unit-variance" else 0
-    largest = max(layer.activation_bytes for layer in one.layers)
-    usual = tuning.usual_settings(network, train.batch_size, machine.available_cores())
-    occupied = STEP_IN_PARTS if usual.parts > 1 else STEP
-    phases = (occupied * step, TEST * tested * one.largest_pair_bytes, START * started * largest)
-    working = max(phases) + WEIGHT_COPIES * one.parameter_bytes + WORKSPACE
+    step = STEP * step_peak(summarize(network, train.batch_size), optimizer).bytes
+    test = TEST * estimate.test_batch(network) * one.largest_pair_bytes
+    state = one.parameter_bytes * (1 + OPTIMIZERS[optimizer].slots)
+    working = WORKSPACE + max(step, test) + STATE_COPIES * state
+    if train.initialization == "unit-variance":
+        largest = max(layer.activation_bytes for layer in one.layers)
+        start = START * estimate.start_images(network) * largest
+        working = max(working, WORKSPACE + start) + LINEAR_ALGEBRA
     return int(max(data + working, 2 * data))  # twice while it is read
 
 

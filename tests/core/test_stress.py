@@ -106,7 +106,7 @@ def test_two_servers_on_one_database_run_every_run_once(
 
 @pytest.mark.slow
 def test_memory_of_random_configurations_is_what_was_predicted() -> None:
-    """The bounds leave room for other processors' kernels; the benchmark says how near it is."""
+    """The bounds leave room for chance and for other processors' kernels; see the benchmark."""
     found = list(memory_model.compared(30, seed=0, longest=1.0))
     assert all(one.refused for one in found)
     ratios = sorted(one.ratio for one in found)
@@ -114,4 +114,4 @@ def test_memory_of_random_configurations_is_what_was_predicted() -> None:
     share = f"{near} of {len(found)} within {memory_model.TARGET:.0%}"
     print(f"{share}, from {ratios[0]:.2f} to {ratios[-1]:.2f}")
     assert near > len(found) / 2
-    assert 0.5 < ratios[0] <= ratios[-1] < 2
+    assert 0.6 < ratios[0] <= ratios[-1] < 1.8
