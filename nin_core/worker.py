@@ -33,7 +33,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import admission, machine, process_memory, spare, tuning
+from . import admission, allocator, machine, process_memory, spare, tuning
 from .checks import ConfigError
 from .datasets import DATASETS
 from .jobs import NICENESS, advance, available_cores, check_dataset, this_worker
