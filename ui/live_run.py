@@ -67,10 +67,12 @@ def _live(run_id: int, drawn: str) -> None:
     except StoreError as error:
         with messages:
             st.warning(f"The run store does not answer: {error}", icon=":material/database_off:")
+        lost = True
         seen = st.session_state.get("tr:seen")
         if seen is None or seen.run.id != run_id:
+            with following:
+                _follow(run_id, Look(), run_feed.LOST, run_feed.LOST)
             return
-        lost = True
     else:
         if run_picture.page_version(seen.run) != drawn:
             st.rerun()
@@ -87,12 +89,15 @@ def _live(run_id: int, drawn: str) -> None:
     with following:
         if run_picture.is_awaited(seen.run):
             version = run_picture.version(seen, shown.blocks if shown else [])
-            follow(
-                run_feed.url(seen.run, look),
-                key=f"follow run {run_id}",
-                version=run_feed.LOST if lost else version,
-                serial=run_feed.LOST if lost else run_feed.serial(seen),
-            )
+            serial = run_feed.serial(seen)
+            if lost:
+                version = serial = run_feed.LOST
+            _follow(run_id, look, version, serial)
+
+
+def _follow(run_id: int, look: Look, version: str, serial: str) -> None:
+    url = run_feed.url(run_id, look)
+    follow(url, key=f"follow run {run_id}", version=version, serial=serial)
 
 
 def _status(seen: Seen) -> None:

@@ -1,9 +1,9 @@
 """How often live pictures of runs are drawn anew.
 
-A new picture of the open run costs the server 5 ms of a processor and a browser on a laptop 40, a
-drawing of the list of runs 200. On the computer that trains, all of it is taken from the training.
-So pictures are drawn as often as they visibly change, and no more often than leaves room for a
-class:
+A new picture of the open run costs the server about 15 ms of a processor and a browser on a laptop
+90, a drawing of the list of runs 200. On the computer that trains, all of it is taken from the
+training. So pictures are drawn as often as they visibly change, and no more often than leaves room
+for a class:
 
 * A curve that takes `D` seconds to grow across the page is drawn `DRAWINGS` times on its way: half
   a second apart in a run of a few minutes, two seconds in one of a quarter of an hour.

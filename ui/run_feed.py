@@ -42,7 +42,7 @@ LOST_PAUSE = 2.0  # seconds until a store is asked again
 LOOPBACK = ("127.0.0.1", "::1")
 
 
-def url(run: Run, look: Look) -> str:
+def url(run_id: int, look: Look) -> str:
     """Where this session's page asks for the picture of a run."""
     view = look.view
     query = {
@@ -52,7 +52,7 @@ def url(run: Run, look: Look) -> str:
         "smoothing": view.smoothing,
         "log": int(view.log_loss),
     }
-    return f"{server.feed_path(run.id)}?{urlencode(query)}"
+    return f"{server.feed_path(run_id)}?{urlencode(query)}"
 
 
 def serial(seen: Seen) -> str:

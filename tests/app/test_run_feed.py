@@ -50,7 +50,7 @@ def report(store: RunStore, run_id: int, attempt: int, *steps: int) -> None:
 
 def ask(run_id: int, look: Look | None = None, since: str = "", **query: Any) -> Any:
     """What the feed answers, as the browser reads it."""
-    parts = urlsplit(run_feed.url(resources.store().get(run_id), look or Look()))
+    parts = urlsplit(run_feed.url(run_id, look or Look()))
     text = "&".join([parts.query, f"since={since}", *(f"{k}={v}" for k, v in query.items())])
     return answered(run_id, text)
 

@@ -675,9 +675,17 @@ def test_a_database_that_goes_away_leaves_the_curves_on_the_page(
     assert not page.exception
     assert "The run store does not answer" in texts(page)
     assert f"curves of run {run_id}" in charts(page)
+    # Whoever comes now sees no picture yet, but is kept up to date like the others.
+    late = open_page(run=run_id)
+    assert "The run store does not answer" in texts(late)
+    for asking in (page, late):
+        sent = [json.loads(element.proto.json) for element in asking.get("bidi_component")]
+        (followed,) = [data for data in sent if str(data["key"]) == f"follow run {run_id}"]
+        assert followed["version"] == "lost"
     monkeypatch.setattr(RunStore, "metrics", real)
-    page.run()
-    assert "does not answer" not in texts(page)
+    for asking in (page, late):
+        asking.run()
+        assert "does not answer" not in texts(asking)
 
 
 def test_a_run_of_another_version_is_listed_and_explained(
