@@ -9,8 +9,8 @@ Choices made here:
   steps, by the ledger's walk through one, the tests, and a start that is fitted to the data, which
   holds one layer's outputs. What comes to that (kernels, free blocks that nothing fits into, copies
   of weights and optimizer state on their way to the store) was fitted to the workers of 37 random
-  configurations of `benchmarks/memory_model.py`, 34 of which are within 15 %, the others from 0.80
-  to 1.19 of what was taken (two AVX2 cores, glibc 2.36); the benchmark says how far others are.
+  configurations of `benchmarks/memory_model.py`; of 36 others 31 were within 15 %, the rest from
+  0.74 to 1.37 of what was taken (two AVX2 cores, glibc 2.36).
   The same small network takes up to 8 % more or less from one time to the next. With one arena of
   the C library for all threads it took a quarter less and was foretold better, but its threads
   waited for each other: steps were a tenth slower.
