@@ -71,12 +71,15 @@ class Found:
 
     @property
     def contents(self) -> list[bytearray]:
+        """The files' bytes, in the order of the packing."""
         return [good.content for good in self.goods]
 
     def where(self) -> str:
+        """The folders they lay in, for people."""
         return folders_of([good.path for good in self.goods])
 
     def sentence(self, info: DatasetInfo) -> str:
+        """Where they were, how they were verified, and which bad files were found on the way."""
         weak = any(good.algorithm != "sha256" for good in self.goods)
         how = "MD5 verified (no SHA-256 is published)" if weak else "SHA-256 verified"
         return " ".join([f"{info.title} from {self.where()}, {how}.", *self.notes])
@@ -431,4 +434,5 @@ def _show(path: Path) -> str:
 
 
 def folders_of(paths: Sequence[Path]) -> str:
+    """The folders of these files as people read them, each once."""
     return " and ".join(dict.fromkeys(_show(path.parent) for path in paths))

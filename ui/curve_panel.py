@@ -16,6 +16,7 @@ import streamlit as st
 from nin_core import summarize
 from ui.components.plot import Prepared, mount, prepare
 from ui.curves import Unit, View, training_figure
+from ui.run_points import steps_per_epoch, with_final_test
 from ui.views import switch
 from ui.vitals_figures import recorded, vitals_figure
 
@@ -38,14 +39,14 @@ class Look(NamedTuple):
     view: View = View()
 
 
-def draw(run: Run, history: History, steps_per_epoch: float) -> tuple[Look, Prepared | None]:
-    """The switch between the run's pictures, how they are drawn, and the one chosen.
-
-    `run` has a network and a recipe.
+def draw(run: Run, history: History) -> tuple[Look, Prepared | None]:
+    """The switch between a run's pictures, how they are drawn, and the one chosen.
 
     Returns:
-        what was chosen, and the chart, unless there is none to draw.
+        what was chosen, and the chart; None where there is none to draw.
     """
+    if not _has_curves(run, history):
+        return Look(), None
     picture = switch(
         "Picture", (_CURVES, _VITALS), "tr:picture", label_visibility="collapsed", wrap=True
     )
@@ -64,38 +65,52 @@ def draw(run: Run, history: History, steps_per_epoch: float) -> tuple[Look, Prep
             "channels are zero for every test image: they get no gradient and learn nothing more."
         )
     look = Look(vitals, view)
-    chart = chart_of(run, history, steps_per_epoch, look)
+    chart = chart_of(run, history, look)
     if chart is not None:
         mount(chart)
     return look, chart
 
 
-def _has_vitals(history: History) -> bool:
-    """Whether a run's vitals were recorded, as far as it has come."""
-    return not len(history.step) or recorded(history)
-
-
-def chart_of(run: Run, history: History, steps_per_epoch: float, look: Look) -> Prepared | None:
-    """The picture of a run, which has a network and a recipe; None if it recorded no such thing."""
+def chart_of(run: Run, history: History, look: Look) -> Prepared | None:
+    """A run's picture as a person looks at it; None where there is none to draw."""
+    if not _has_curves(run, history) or (look.vitals and not _has_vitals(history)):
+        return None
     assert run.network is not None and run.train is not None
+    history = with_final_test(run, history)
     end = run.train.total_epochs if run.active or run.state == "finished" else None
     if look.vitals:
-        if not _has_vitals(history):
-            return None
         channels = {row.name: row.output_shape[0] for row in summarize(run.network).layers}
         figure = vitals_figure(
-            history, steps_per_epoch=steps_per_epoch, end=end, channels=channels, view=look.view
+            history,
+            steps_per_epoch=steps_per_epoch(run),
+            end=end,
+            channels=channels,
+            view=look.view,
         )
         return prepare(figure, key=f"vitals of run {run.id}", height=VITALS_HEIGHT)
     figure = training_figure(
         history,
-        steps_per_epoch=steps_per_epoch,
+        steps_per_epoch=steps_per_epoch(run),
         end=end,
         num_classes=run.network.num_classes,
         rate_changes=run.train.rate_changes,
         view=look.view,
     )
     return prepare(figure, key=f"curves of run {run.id}", height=CHART_HEIGHT)
+
+
+def _has_curves(run: Run, history: History) -> bool:
+    """Whether a run has curves, or will have: it can be read, and has points or is active."""
+    return (
+        run.network is not None
+        and run.train is not None
+        and (run.active or bool(len(history.step)))
+    )
+
+
+def _has_vitals(history: History) -> bool:
+    """Whether a run's vitals were recorded, as far as it has come."""
+    return not len(history.step) or recorded(history)
 
 
 def choose_view(key: str, *, loss: bool = True) -> View:

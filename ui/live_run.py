@@ -27,11 +27,9 @@ from ui.components import follow
 from ui.curve_panel import Look
 from ui.run_choice import attempt, open_run, show_notice
 from ui.run_picture import Seen
-from ui.run_points import steps_per_epoch, with_final_test
 
 if TYPE_CHECKING:
     from nin_core.records import Run
-    from ui.components.plot import Prepared
 
 _TWIN = "tr:twin:started"
 
@@ -85,7 +83,7 @@ def _live(run_id: int, drawn: str) -> None:
         if html := run_picture.figures(seen.run, seen.history):
             st.html(html)
     with chart:
-        look, shown = _chart(seen)
+        look, shown = curve_panel.draw(seen.run, seen.history)
     with following:
         if run_picture.is_awaited(seen.run):
             version = run_picture.version(seen, shown.blocks if shown else [])
@@ -219,11 +217,3 @@ def _start_twin(run: Run, twin: trouble.Twin) -> None:
     if run_id is not None:
         open_run(run_id)
         st.session_state[_TWIN] = True
-
-
-def _chart(seen: Seen) -> tuple[Look, Prepared | None]:
-    """The chart with its choices; how it is looked at, and what was drawn."""
-    run, history = seen.run, seen.history
-    if run.network is None or run.train is None or (not run.active and not len(history.step)):
-        return Look(), None
-    return curve_panel.draw(run, with_final_test(run, history), steps_per_epoch(run))

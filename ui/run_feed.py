@@ -15,11 +15,10 @@ import json
 import math
 import threading
 import time
-from collections import OrderedDict
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import urlencode
 
-import streamlit as st
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -27,11 +26,9 @@ from nin_core.records import RunNotFound
 from nin_core.store import StoreError
 from ui import curve_panel, pace, resources, run_picture, server
 from ui.curves import Unit, View
-from ui.run_points import steps_per_epoch, with_final_test
 
 if TYPE_CHECKING:
     from nin_core.records import Run
-    from ui.components.plot import Prepared
     from ui.curve_panel import Look
     from ui.run_picture import Seen
 
@@ -69,7 +66,7 @@ def answer(request: Request, run_id: int) -> Response:
     except ValueError:
         return JSONResponse({"problem": "The address names no view of a run."}, 400)
     since = query.get("since", "")
-    body, run = _answers().of(run_id, look).answer(since)
+    body, run = _told(run_id, look).answer(since)
     pause = LOST_PAUSE
     if run is not None:
         client = request.client.host if request.client else None
@@ -96,12 +93,12 @@ class _Told:
     """What is told of a run to those who look at it in one way, made anew when it is old."""
 
     def __init__(self, run_id: int, look: Look) -> None:
-        self._run_id, self._look = run_id, look
+        self._id, self._look = run_id, look
         self._lock = threading.Lock()
         self._made_at = -math.inf
         self._serial, self._chart, self._blocks = "", "", list[str]()
-        self.facts: dict[str, Any] = {}
-        self.run: Run | None = None
+        self._facts: dict[str, Any] = {}
+        self._run: Run | None = None
 
     def answer(self, since: str) -> tuple[str, Run | None]:
         """An answer as JSON, and the run; None if that could not be read."""
@@ -109,60 +106,37 @@ class _Told:
             if time.monotonic() - self._made_at > SHARED_SECONDS:
                 self._make()
                 self._made_at = time.monotonic()
-            body = json.dumps(self.facts)
-            if self._chart and self.facts["serial"] not in (since, LOST, GONE):
+            body = json.dumps(self._facts)
+            if self._chart and self._facts["serial"] not in (since, LOST, GONE):
                 body = f'{body[:-1]}, "chart": {self._chart}}}'
-            return body, self.run
+            return body, self._run
 
     def _make(self) -> None:
-        self.run = None
+        self._run = None
         try:
-            seen = run_picture.look(resources.store(), self._run_id)
+            seen = run_picture.look(resources.store(), self._id)
         except RunNotFound:
-            self.facts = {"version": GONE, "serial": GONE}
+            self._facts = {"version": GONE, "serial": GONE}
             return
         except StoreError:
-            self.facts = {"version": LOST, "serial": LOST}
+            self._facts = {"version": LOST, "serial": LOST}
             return
-        self.run = seen.run
+        self._run = seen.run
         number = serial(seen)
         if number != self._serial:
-            chart = _chart(seen, self._look)
+            chart = curve_panel.chart_of(seen.run, seen.history, self._look)
             self._chart = json.dumps(chart.data) if chart else ""
             self._blocks = chart.blocks if chart else []
             self._serial = number
         pieces = (run_picture.progress(seen), run_picture.figures(seen.run, seen.history))
-        self.facts = {
+        self._facts = {
             "version": run_picture.version(seen, self._blocks),
             "serial": number,
             "html": [piece for piece in pieces if piece],
         }
 
 
-def _chart(seen: Seen, look: Look) -> Prepared | None:
-    run, history = seen.run, seen.history
-    if run.network is None or run.train is None or (not run.active and not len(history.step)):
-        return None
-    return curve_panel.chart_of(run, with_final_test(run, history), steps_per_epoch(run), look)
-
-
-class Answers:
-    """What is told of the runs that were looked at last, each once for all who ask."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._told: OrderedDict[tuple[int, Look], _Told] = OrderedDict()
-
-    def of(self, run_id: int, look: Look) -> _Told:
-        """What is told of a run that is looked at in this way."""
-        with self._lock:
-            told = self._told.setdefault((run_id, look), _Told(run_id, look))
-            self._told.move_to_end((run_id, look))
-            while len(self._told) > KEPT:
-                self._told.popitem(last=False)
-        return told
-
-
-@st.cache_resource(show_spinner=False)
-def _answers() -> Answers:
-    return Answers()
+@lru_cache(maxsize=KEPT)
+def _told(run_id: int, look: Look) -> _Told:
+    """What is told of a run that is looked at in this way, once for all who ask."""
+    return _Told(run_id, look)

@@ -27,10 +27,10 @@ def store(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunStore]:
     monkeypatch.setenv("NIN_DATABASE_URL", f"sqlite:///{tmp_path / 'runs.db'}")
     monkeypatch.setattr(run_feed, "SHARED_SECONDS", -1.0)
     resources.store.clear()
-    run_feed._answers.clear()
+    run_feed._told.cache_clear()
     yield resources.store()
     resources.store.clear()
-    run_feed._answers.clear()
+    run_feed._told.cache_clear()
 
 
 def running(store: RunStore, steps: int = 0) -> tuple[int, int]:
