@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 from nin_core import PRESETS, RECIPES, build_nin, fit, load_dataset, summarize, tuning
+from nin_core.events import EpochEvent
 from nin_core.machine import available_cores
-from nin_core.training import EpochEvent
 
 TARGET, MOST_PARAMETERS, MOST_SECONDS = 0.93, 250_000, 600
 NETWORK = PRESETS["nin-28-best"]

@@ -33,7 +33,9 @@ import torch
 from nin_core import PRESETS, RECIPES, build_nin, fit
 from nin_core.data import Dataset, load_dataset
 from nin_core.diagnosis import diagnose
-from nin_core.training import DivergedError, EpochEvent
+from nin_core.events import EpochEvent
+from nin_core.inputs import Inputs
+from nin_core.training import DivergedError
 
 STALLED = 0.20
 TARGET = 0.75
@@ -77,14 +79,8 @@ def train(recipe: str, epochs: int, subset: int | None, head: str, seed: int) ->
                 accuracy = event.test_accuracy
     except DivergedError as error:
         return Outcome(recipe, epochs, subset, head, seed, 0.0, str(error), seconds)
-    found = diagnose(
-        model,
-        dataset.test_images[:500],
-        dataset.test_labels[:500],
-        network=network,
-        mean=dataset.mean if config.standardize else None,
-        std=dataset.std if config.standardize else None,
-    )
+    inputs = Inputs.of(network, dataset, config)
+    found = diagnose(model, dataset.test_images[:500], dataset.test_labels[:500], inputs)
     why = found.sentence if found else ""
     return Outcome(recipe, epochs, subset, head, seed, accuracy, why, seconds)
 

@@ -1,13 +1,14 @@
 """Runs survive: workers and servers killed at random moments, and many writers on one database.
 
-    python -m benchmarks.stress                      (about a quarter of an hour)
+    python -m benchmarks.stress                      (some minutes)
     python -m benchmarks.stress --postgresql [URL]   (as long again on PostgreSQL: the empty
                                                       database there, else a server of its own)
 
-`kills` trains one tiny run while its workers and its servers are killed (SIGKILL) at random
-moments. In the end it must have the weights and the curves of the same run left in peace, to the
-bit; no worker may be left over; the database must be whole. `writers` has processes add points to
-runs of their own as fast as they can: no error, and as many rows as were written.
+`kills` trains the same tiny run twice at once, while their workers and their servers are killed
+(SIGKILL) at random moments. A copy that finishes meanwhile goes on for more epochs. In the end both
+must have the weights and the curves of the same run left in peace, to the bit; no worker may be
+left over; the database must be whole. `writers` has processes add points to runs of their own as
+fast as they can: no error, and as many rows as were written.
 
 The tests do the same with smaller numbers; the GitHub workflow runs this beside them.
 """
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,20 +35,21 @@ from nin_core import PRESETS, jobs
 from nin_core.checkpoints import load_weights
 from nin_core.machine import PROJECT
 from nin_core.recipes import RECIPES
-from nin_core.records import Run, WorkerId
+from nin_core.records import WorkerId
 from nin_core.store import RunStore
 from tests import postgres
 
 GONE_SECONDS = 10.0  # within which the worker of a killed server must have ended
 LIMIT_SECONDS = 3600.0
 LONGEST_LIFE = 4.0  # seconds from a worker's claim until it is killed: loading, training, testing
-EPOCHS_PER_KILL = 15  # so that the run outlasts the kills
+EPOCHS = 20  # of a run, and that it goes on for where it has finished before the last kill
+COPIES = 2
 
 NETWORK = PRESETS["nin-28"].with_widths((6, 8, 8))
 
 # What a server does for its runs, without pages. A run that lost its worker gets its one click.
 _SERVER = """
-import time
+import sys, time
 from nin_core import jobs
 from nin_core.records import RESUMABLE, StateError
 from nin_core.store import RunStore
@@ -59,7 +61,7 @@ while True:
             store.resume(run.id)
         except StateError:
             pass
-    jobs.advance(store, slots=1)
+    jobs.advance(store, slots=int(sys.argv[1]))
     time.sleep(0.1)
 """
 
@@ -89,11 +91,15 @@ print(run_id, step, worst)
 
 @dataclass(frozen=True)
 class Survived:
-    """What the kills came to: how many there were, and what the run ended as."""
+    """What the kills came to: how many there were, and what the runs ended as.
+
+    `attempts` and `epochs` are of all copies together.
+    """
 
     worker_kills: int
     server_kills: int
     attempts: int
+    epochs: int
     seconds: float
     same: bool
     orphans: int
@@ -115,55 +121,56 @@ def outcome(store: RunStore, run_id: int) -> str:
     return digest.hexdigest()
 
 
-def kills(url: str, *, workers: int, servers: int, epochs: int, seed: int = 0) -> Survived:
-    """Train one run through so many kills, and the same one in peace.
-
-    Args:
-        epochs: enough that the run outlasts the kills; it does not go on for ever.
+def kills(url: str, *, workers: int, servers: int, seed: int = 0) -> Survived:
+    """Train the same run twice through so many kills, and once in peace.
 
     Raises:
-        AssertionError: if a killed server's worker does not end in time, or the run fails.
+        AssertionError: if a killed server's worker does not end in time, or a run fails.
     """
     chance = random.Random(seed)
     store = RunStore(url)
-    train = RECIPES["fast"].configure(NETWORK, epochs=epochs, subset=640)
+    train = RECIPES["fast"].configure(NETWORK, epochs=EPOCHS, subset=640)
     began = time.monotonic()
     left = {"worker": workers, "server": servers}
     seen: set[WorkerId] = set()
-    run_id = store.create(NETWORK, train, "shapes")
+    copies = [store.create(NETWORK, train, "shapes") for _ in range(COPIES)]
     server = _serve(url)
     try:
         while sum(left.values()):
-            run = _at_work(store, run_id)
-            if run is None:
-                break  # it has finished
-            assert run.worker is not None
-            seen.add(run.worker)
+            worker = chance.choice(_at_work(store, copies))
             time.sleep(chance.uniform(0.0, LONGEST_LIFE))
-            if not jobs.is_alive(run.worker):
+            seen |= {run.worker for run in map(store.get, copies) if run.worker is not None}
+            if not jobs.is_alive(worker):
                 continue  # it ended by itself meanwhile
             victim = chance.choice([kind for kind, count in left.items() if count])
             left[victim] -= 1
             if victim == "server":
                 server.kill()
                 server.wait()
-                _until(lambda w=run.worker: jobs.is_alive(w) is False, GONE_SECONDS, "its end")
+                started = frozenset(seen)
+                _until(lambda s=started: not _left_over(s), GONE_SECONDS, "its workers to end")
                 server = _serve(url)
-            elif run.worker.pid is not None:
+            else:
                 with suppress(ProcessLookupError):
-                    os.kill(run.worker.pid, signal.SIGKILL)
-        _finish(store, run_id)
-        peaceful = store.create(NETWORK, train, "shapes")
+                    os.kill(worker.pid, signal.SIGKILL)
+        _finish_alike(store, copies)
+        schedule = store.get(copies[0]).train
+        assert schedule is not None
+        peaceful = store.create(NETWORK, schedule, "shapes")
         _finish(store, peaceful)
     finally:
         server.kill()
         server.wait()
-    same = outcome(store, run_id) == outcome(store, peaceful)
-    orphans = sum(jobs.is_alive(worker) is not False for worker in seen)
-    done = workers - left["worker"], servers - left["server"]
-    seconds = time.monotonic() - began
-    attempts = store.get(run_id).attempt
-    return Survived(*done, attempts, seconds, same, orphans, integrity(store))
+    return Survived(
+        worker_kills=workers,
+        server_kills=servers,
+        attempts=sum(store.get(run_id).attempt for run_id in copies),
+        epochs=schedule.total_epochs * COPIES,
+        seconds=time.monotonic() - began,
+        same=len({outcome(store, run_id) for run_id in (*copies, peaceful)}) == 1,
+        orphans=len(_left_over(seen)),
+        integrity=integrity(store),
+    )
 
 
 def integrity(store: RunStore) -> str:
@@ -215,25 +222,53 @@ def writers(url: str, *, processes: int, seconds: float) -> tuple[int, int, floa
     return written, found, worst
 
 
+def _left_over(workers: Iterable[WorkerId]) -> list[WorkerId]:
+    return [worker for worker in workers if jobs.is_alive(worker) is not False]
+
+
 def _serve(url: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-c", _SERVER],
+        [sys.executable, "-c", _SERVER, str(COPIES)],
         cwd=PROJECT,
-        env={**os.environ, "NIN_DATABASE_URL": url},
+        # What is fastest here is not looked for meanwhile.
+        env={**os.environ, "NIN_DATABASE_URL": url, "NIN_PROBE": "0"},
     )
 
 
-def _at_work(store: RunStore, run_id: int) -> Run | None:
-    """The run once a process is on it; None once it has finished."""
+def _at_work(store: RunStore, copies: Sequence[int]) -> list[WorkerId]:
+    """The live workers of these runs, at least one; a run that has finished goes on."""
     end = time.monotonic() + LIMIT_SECONDS
     while time.monotonic() < end:
-        run = store.get(run_id)
-        if run.state == "finished":
-            return None
-        if run.state == "running" and run.worker_pid is not None:
-            return run
+        runs = [store.get(run_id) for run_id in copies]
+        for run in runs:
+            assert run.state != "failed", run.error
+            if run.state == "finished" and run.worker is None:
+                store.extend(run.id, EPOCHS)
+        workers = [run.worker for run in runs if run.state == "running" and run.worker]
+        alive = [one for one in workers if one.pid is not None and jobs.is_alive(one)]
+        if alive:
+            return alive
         time.sleep(0.05)
-    raise AssertionError(f"run {run_id} did not go on")
+    raise AssertionError(f"runs {', '.join(map(str, copies))} did not go on")
+
+
+def _finish_alike(store: RunStore, copies: Sequence[int]) -> None:
+    """Have all these runs finish after as many epochs as the longest of them has."""
+    for run_id in copies:
+        _finish(store, run_id)
+    while True:
+        epochs = {run_id: _epochs(store, run_id) for run_id in copies}
+        shorter = [run_id for run_id in copies if epochs[run_id] < max(epochs.values())]
+        if not shorter:
+            return
+        store.extend(shorter[0], EPOCHS)
+        _finish(store, shorter[0])
+
+
+def _epochs(store: RunStore, run_id: int) -> int:
+    train = store.get(run_id).train
+    assert train is not None
+    return train.total_epochs
 
 
 def _finish(store: RunStore, run_id: int) -> None:
@@ -267,7 +302,6 @@ def main() -> int:
     )
     options = parser.parse_args()
     good = True
-    epochs = EPOCHS_PER_KILL * (options.workers + options.servers)
     with ExitStack() as held:
         folder = held.enter_context(tempfile.TemporaryDirectory())
         urls = [f"sqlite:///{Path(folder) / 'runs.db'}"]
@@ -275,16 +309,11 @@ def main() -> int:
             urls.append(options.postgresql or held.enter_context(postgres.cluster())())
         for url in urls:
             kind = sa.make_url(url).get_backend_name()
-            done = kills(
-                url,
-                workers=options.workers,
-                servers=options.servers,
-                epochs=epochs,
-            )
+            done = kills(url, workers=options.workers, servers=options.servers)
             good &= done.same and not done.orphans and done.integrity == "ok"
             print(
                 f"{kind}: {done.worker_kills} workers and {done.server_kills} servers killed, "
-                f"{done.attempts} attempts in {done.seconds:.0f} s: "
+                f"{done.attempts} attempts at {done.epochs} epochs in {done.seconds:.0f} s: "
                 f"{'the same' if done.same else 'NOT the same'} weights and curves as in peace, "
                 f"{done.orphans} processes left over, database {done.integrity}",
                 flush=True,

@@ -45,9 +45,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from nin_core import PRESETS, RECIPES, build_nin, fit, tuning
 from nin_core.data import Dataset, load_dataset
+from nin_core.events import EpochEvent
 from nin_core.initialization import initialize_xavier
 from nin_core.machine import available_cores
-from nin_core.training import EpochEvent
 
 NETWORK = replace(PRESETS["nin-slim-128"], global_pool="avg")
 SUBSET = 40_000

@@ -30,9 +30,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nin_core import PRESETS, RECIPES, NiNConfig, build_nin, fit, summarize
 from nin_core.data import Dataset, load_dataset
+from nin_core.events import StepEvent
 from nin_core.machine import PROJECT, measured_machine
 from nin_core.recipes import TrainConfig
-from nin_core.training import StepEvent
 from nin_core.tuning import Settings
 
 IMAGES = {"nin-slim-128": 6400, "nin-28": 2560, "nin-224": 64}

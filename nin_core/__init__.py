@@ -14,15 +14,18 @@ from .summary import LayerSummary, NetworkSummary, summarize
 
 if TYPE_CHECKING:
     from .data import Dataset, load_dataset
+    from .events import EpochEvent, StepEvent
     from .features import class_maps, extract_feature_maps, pixel_trace
     from .model import build_nin
     from .recipes import RECIPES, TrainConfig
     from .store import RunStore
-    from .training import EpochEvent, StepEvent, fit
+    from .training import fit
 
 _LAZY = {
     "Dataset": "data",
     "load_dataset": "data",
+    "EpochEvent": "events",
+    "StepEvent": "events",
     "class_maps": "features",
     "extract_feature_maps": "features",
     "pixel_trace": "features",
@@ -30,8 +33,6 @@ _LAZY = {
     "RECIPES": "recipes",
     "TrainConfig": "recipes",
     "RunStore": "store",
-    "EpochEvent": "training",
-    "StepEvent": "training",
     "fit": "training",
 }
 

@@ -18,7 +18,7 @@ from .checks import ConfigError
 if TYPE_CHECKING:
     import torch
 
-    from .training import TrainingState
+    from .training_state import TrainingState
 
 REST = "training/"
 _COUNTERS = ("step", "epoch", "position", "epoch_ended", "event_due", "seconds")
@@ -37,7 +37,7 @@ def unpack(blob: bytes) -> TrainingState:
     Raises:
         ConfigError: if the bytes hold no training state (weights alone do not).
     """
-    from .training import TrainingState
+    from .training_state import TrainingState
 
     try:
         counters = _counters(blob)

@@ -10,7 +10,7 @@ Choices made here:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,10 +19,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .config import NiNConfig
-from .data import prepare
 from .estimate import test_batch
-from .model import can_use_channels_last
+from .inputs import Inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,14 +58,10 @@ def evaluate(
     model: nn.Module,
     images: torch.Tensor,
     labels: torch.Tensor,
+    inputs: Inputs,
     *,
-    network: NiNConfig,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
     batch_size: int | None = None,
-    device: torch.device | str = "cpu",
     should_stop: Callable[[], bool] | None = None,
-    channels_last: bool = True,
     parts: int = 1,
     threads: int = 1,
 ) -> Evaluation:
@@ -75,28 +69,26 @@ def evaluate(
 
     Args:
         images: uint8 [N, C, H, W]; labels: int64 [N].
-        mean, std: as for `data.prepare`; None for a network trained without standardising.
+        inputs: how the network takes images.
         batch_size: default: what takes about a fifth of a second.
         should_stop: asked before each batch; once true, the figures are those of the images so far.
-        channels_last: the layout of the weights, if the network can be in it.
         parts: batches are smaller by so much, and as many of them may be under way at once;
         threads: so many are.
     """
     if batch_size is None:
-        batch_size = max(1, test_batch(network) // parts)
+        batch_size = max(1, test_batch(inputs.network) // parts)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
 
     # One block for all of them: small ones, kept between the large ones that come and go, would
     # leave holes that no large one fits into.
-    logits = torch.empty(len(images), network.num_classes)
+    logits = torch.empty(len(images), inputs.network.num_classes)
 
     def answer(batch: torch.Tensor, answered: torch.Tensor) -> bool:
         if should_stop is not None and should_stop():
             return False
         with torch.no_grad():
-            inputs = inputs_of(batch, network, mean, std, device, channels_last)
-            answered.copy_(model(inputs))
+            answered.copy_(model(inputs(batch)))
         return True
 
     lanes, done = min(parts, threads), 0
@@ -124,22 +116,20 @@ def diagnose(
     model: nn.Module,
     images: torch.Tensor,
     labels: torch.Tensor,
-    *,
-    network: NiNConfig,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    device: torch.device | str = "cpu",
+    inputs: Inputs,
 ) -> Diagnosis | None:
     """Say in one line why a network does not learn; None if it does.
 
     Args:
         images, labels: a probe batch, uint8 [N, C, H, W] and int64 [N], with some images of every
             class (a few hundred suffice).
+        inputs: how the network takes images.
 
     A network is taken to learn if no class map is dead and its loss is clearly below ln(classes),
     what guessing costs.
     """
-    probe = evaluate(model, images, labels, network=network, mean=mean, std=std, device=device)
+    probe = evaluate(model, images, labels, inputs)
+    network = inputs.network
     classes = network.num_classes
     if not torch.isfinite(probe.logits).all():
         return Diagnosis(
@@ -188,26 +178,3 @@ def diagnose(
 
 def _classes(count: int) -> str:
     return "that class is" if count == 1 else "those classes are"
-
-
-def inputs_of(
-    images: torch.Tensor,
-    network: NiNConfig,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    device: torch.device | str,
-    channels_last: bool,
-) -> torch.Tensor:
-    """uint8 images as the network takes them, in the layout asked for if it can be in it.
-
-    Args and shapes: as for `data.prepare`.
-    """
-    return prepare(
-        images,
-        image_size=network.image_size,
-        in_channels=network.in_channels,
-        mean=mean,
-        std=std,
-        device=device,
-        channels_last=channels_last and can_use_channels_last(network),
-    )

@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import torch
 from torch import nn
 from torch.nn import functional
 
 from .config import NiNConfig
-from .data import balanced_sample, prepare
+from .data import balanced_sample
 from .estimate import seconds_per_image
-from .model import memory_layout
+from .inputs import Inputs
 from .recipes import TrainConfig
 from .training import starting_model
 from .vitals import norm, watched
@@ -104,15 +103,7 @@ def preflight(
     """
     model = starting_model(dataset, config, network)
     chosen = balanced_sample(dataset.train_labels, images or probe_size(network))
-    mean, std = (dataset.mean, dataset.std) if config.standardize else (None, None)
-    inputs = prepare(
-        dataset.train_images[chosen],
-        image_size=network.image_size,
-        in_channels=network.in_channels,
-        mean=mean,
-        std=std,
-        channels_last=memory_layout(network) is torch.channels_last,
-    )
+    inputs = Inputs.of(network, dataset, config)(dataset.train_images[chosen])
     labels = dataset.train_labels[chosen]
 
     with watched(model) as dead:

@@ -39,7 +39,8 @@ from .snapshots import Snapshots, Taken, halved
 from .store import RunStore, StoreError
 
 if TYPE_CHECKING:
-    from .training import Training, TrainingState
+    from .training import Training
+    from .training_state import TrainingState
     from .tuning import Settings
 
 ENDINGS = ("stopped", "paused")  # what a running run can be wanted to become

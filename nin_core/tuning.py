@@ -66,12 +66,13 @@ class Settings:
     """How the steps of a run are computed.
 
     Attributes:
-        threads: that compute at once, from the first step on.
+        threads: that compute at once, where no other run has a share of the cores.
         channels_last: the layout of images and maps, where the network can; otherwise channels
             come first.
         bfloat16: whether products are computed in bfloat16, by autocast.
         resize_once: whether images are brought to the network's size once, not in every batch.
-        thread_changes: ``(steps, threads)``, rising: after so many steps it was so many threads.
+        thread_changes: ``(steps, threads)``, rising: after so many steps it was so many threads;
+            after none, if the run began beside others.
         parts: in which a batch is computed (see `parts`); with one, PyTorch's threads share it.
     """
 
@@ -104,7 +105,7 @@ class Settings:
         threads, since = self.threads, ""
         if self.thread_changes:
             step, threads = self.thread_changes[-1]
-            since = f" since step {step + 1:,}"
+            since = f" since step {step + 1:,}" if step else ""
         return ", ".join(
             [
                 f"{threads} thread{'s' if threads > 1 else ''}{since}",
@@ -244,7 +245,7 @@ def probe(
     *,
     cores: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[Trial], None] = lambda trial: None,
+    progress: Callable[[float], None] = lambda done: None,
 ) -> Tuning | None:
     """Time training steps of random images, keep what was found, and return it.
 
@@ -254,10 +255,10 @@ def probe(
         dataset: whose images are imitated, in size and channels.
         cores: threads that may be tried; default: those of this computer.
         should_stop: asked between steps; once true nothing is kept and None is returned.
-        progress: called with every trial.
+        progress: called after every trial with the share of them that is done, 0 to 1.
     """
     from .model import can_use_channels_last
-    from .training import step_timer
+    from .trial import step_timer
 
     cores = cores or machine.available_cores()
     affordable = int(STEP_SECONDS / seconds_per_image(network))
@@ -283,7 +284,7 @@ def probe(
     def attempt(settings: Settings) -> float:
         trial = Trial(settings, speed_of(settings))
         trials.append(trial)
-        progress(trial)
+        progress(len(trials) / (1 + len(changes)))
         return trial.images_per_second
 
     changes: list[dict[str, Any]] = [{"bfloat16": True}]

@@ -495,6 +495,7 @@ def measure_run(store: RunStore, run_id: int, attempt: int) -> None:
     from .diagnosis import diagnose, evaluate
     from .evaluation import pack_logits
     from .features import load_model
+    from .inputs import Inputs
     from .jobs import available_cores
     from .worker import MOST_PROBE
 
@@ -506,13 +507,9 @@ def measure_run(store: RunStore, run_id: int, attempt: int) -> None:
     threads = max(1, available_cores() // (running + 1))
     data = load_dataset(run.dataset)
     model = load_model(run.network, checkpoint.blob)
-    how: dict[str, Any] = {
-        "network": run.network,
-        "mean": data.mean if run.train.standardize else None,
-        "std": data.std if run.train.standardize else None,
-    }
+    inputs = Inputs.of(run.network, data, run.train)
     images, labels = data.test_images, data.test_labels
-    result = evaluate(model, images, labels, **how, parts=threads, threads=threads)
+    result = evaluate(model, images, labels, inputs, parts=threads, threads=threads)
     store.save_evaluation(
         run_id,
         pack_logits(result.logits.numpy()),
@@ -523,7 +520,7 @@ def measure_run(store: RunStore, run_id: int, attempt: int) -> None:
         attempt=attempt,
     )
     probe = slice(MOST_PROBE)
-    diagnosis = diagnose(model, data.test_images[probe], data.test_labels[probe], **how)
+    diagnosis = diagnose(model, images[probe], labels[probe], inputs)
     if diagnosis is not None:
         store.note(run_id, attempt, diagnosis=diagnosis.sentence)
 

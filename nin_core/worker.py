@@ -31,14 +31,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from . import admission, allocator, machine, process_memory, spare, tuning
+from . import admission, allocator, machine, probing, process_memory, spare, tuning
 from .checks import ConfigError
 from .datasets import DATASETS
 from .jobs import NICENESS, advance, available_cores, check_dataset, this_worker
 from .records import PHASE_TRAINING, MetricRow, Run
-from .reporter import INTERRUPTED, PHASE_MEASURING, POLL_SECONDS, Reporter, leave_run
+from .reporter import INTERRUPTED, PHASE_MEASURING, Reporter, leave_run
 from .snapshots import Recorder
 from .store import RunStore, StoreError
 
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from .config import NiNConfig
     from .data import Dataset
     from .diagnosis import Evaluation
+    from .events import EpochEvent, StepEvent
     from .recipes import TrainConfig
-    from .training import EpochEvent, StepEvent
 
 MEMORY_RAN_OUT = "Memory ran out; a smaller batch size or narrower blocks would help."
 # Images for the diagnosis: what PROBE_SECONDS suffice for, within bounds.
@@ -131,7 +131,12 @@ class _Job:
         if self.device.type == "cuda":
             every = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
             self.device = torch.device(store.take_device(run.id, attempt, every))
-        settings = self._settings()
+        settings = self._kept_settings() or self._new_settings()
+        self._threads_beside = None
+        if self.device.type == "cpu":
+            self._threads_beside = tuning.threads_beside(settings, available_cores())
+        else:
+            settings = replace(settings, threads=1, parts=1)
         channels_last = settings.channels_last and can_use_channels_last(self.network)
         self.settings = replace(settings, channels_last=channels_last)  # what is told is what is
         done = self.kept.step if self.kept else 0
@@ -151,29 +156,28 @@ class _Job:
         self.model: nn.Module = build_nin(self.network)
         self.tested: Evaluation | None = None  # the finished network's answers, if it has them
 
-    def _settings(self) -> tuning.Settings:
-        """Those the run began with; for one that begins, what is fastest here now."""
-        info, memory = DATASETS[self._run.dataset], machine.memory()
-        free = memory and memory.available
-        cores = available_cores()
+    def _kept_settings(self) -> tuning.Settings | None:
+        """Those the run began with; None for one that begins."""
         kept = self._run.settings
         if kept is not None:  # images that are resized once are the same to the bit
+            info, free = DATASETS[self._run.dataset], _free_bytes()
             once = tuning.can_resize_once(self.network, self.config, info, free)
-            settings = replace(kept, resize_once=kept.resize_once and once)
-        elif self.kept is not None:  # of an older version, which knew no others
-            settings = tuning.Settings(self.kept.info.get("threads", 1))
-        else:
-            settings = tuning.settings_for(
-                self.network, self.config, info, cores=cores, free_bytes=free
-            )
+            return replace(kept, resize_once=kept.resize_once and once)
+        if self.kept is not None:  # of an older version, which knew no others
+            return tuning.Settings(self.kept.info.get("threads", 1))
+        return None
+
+    def _new_settings(self) -> tuning.Settings:
+        """What is fastest here now, with this run's share of the cores."""
+        info, cores = DATASETS[self._run.dataset], available_cores()
+        settings = tuning.settings_for(
+            self.network, self.config, info, cores=cores, free_bytes=_free_bytes()
+        )
         if self.device.type != "cpu":
-            self._threads_beside = None
-            return replace(settings, threads=1, parts=1)
-        self._threads_beside = tuning.threads_beside(settings, cores)
-        if kept is not None or self.kept is not None:
             return settings
         sharing = self._store.signal(self._run.id, self._attempt).sharing
-        return replace(settings, threads=self._threads_beside(sharing))
+        share = tuning.threads_beside(settings, cores)(sharing)
+        return settings if share == settings.threads else settings.with_threads(0, share)
 
     def _predicted_bytes(self) -> int:
         """What training is expected to take beside the process itself."""
@@ -198,7 +202,8 @@ class _Job:
         import torch
 
         from .checkpoints import unpack
-        from .training import EpochEvent, Stopped, Training
+        from .events import EpochEvent
+        from .training import Stopped, Training
 
         reporter, settings = self._reporter, self.settings
         info = {
@@ -255,18 +260,20 @@ class _Job:
         from .diagnosis import diagnose, evaluate
         from .estimate import FORWARD_SHARE, seconds_per_image
         from .evaluation import pack_logits
+        from .inputs import Inputs
 
         reporter, store, run_id = self._reporter, self._store, self._run.id
         if reporter.final is None or reporter.state in ("paused", INTERRUPTED):
             return
         self.model.load_state_dict(reporter.final.weights)
         images, labels = self.dataset.test_images, self.dataset.test_labels
-        how: dict[str, Any] = {
-            "network": self.network,
-            "mean": self.dataset.mean if self.config.standardize else None,
-            "std": self.dataset.std if self.config.standardize else None,
-            "device": self.device,
-        }
+        inputs = Inputs.of(
+            self.network,
+            self.dataset,
+            self.config,
+            device=self.device,
+            channels_last=self.settings.channels_last,
+        )
         # A finished run takes the time it needs, unless it is told to stop meanwhile.
         seconds = EVALUATION_SECONDS if reporter.state == "stopped" else math.inf
         began, signals = time.monotonic(), reporter.signals
@@ -274,9 +281,9 @@ class _Job:
             self.model,
             images,
             labels,
-            **how,
+            inputs,
             parts=self.settings.parts,
-            threads=self.settings.threads,
+            threads=self.settings.threads_after(reporter.final.step),
             should_stop=lambda: (
                 time.monotonic() - began > seconds
                 or reporter.signals > signals
@@ -298,7 +305,7 @@ class _Job:
         affordable = int(PROBE_SECONDS / (seconds_per_image(self.network) * FORWARD_SHARE))
         probe = slice(max(LEAST_PROBE, min(MOST_PROBE, affordable)))
         allocator.give_back()  # what the checkpoint was packed in is of no use to the diagnosis
-        diagnosis = diagnose(self.model, images[probe], labels[probe], **how)
+        diagnosis = diagnose(self.model, images[probe], labels[probe], inputs)
         # That a few steps were not enough to learn is no news; that maps are dead is.
         if diagnosis and (reporter.state == "finished" or diagnosis.dead_class_maps):
             store.note(run_id, self._attempt, diagnosis=diagnosis.sentence)
@@ -306,7 +313,7 @@ class _Job:
 
 def _row(event: StepEvent | EpochEvent, test_size: int) -> MetricRow:
     """A point of the curves from an event; an epoch's test figures are of the whole test set."""
-    from .training import EpochEvent
+    from .events import EpochEvent
 
     epoch = isinstance(event, EpochEvent)
     return MetricRow(
@@ -336,6 +343,12 @@ def sentence_of(error: BaseException) -> str:
     if isinstance(error, ValueError | StoreError) or type(error).__name__ == "DivergedError":
         return text[:1].upper() + text[1:]
     return f"{type(error).__name__}: {text[:300] or 'no message'}"
+
+
+def _free_bytes() -> int | None:
+    """Memory that is free; None where the system does not tell."""
+    memory = machine.memory()
+    return memory and memory.available
 
 
 def _lower_priority() -> None:
@@ -393,20 +406,9 @@ def find_settings(store: RunStore, run_id: int, parent: int | None) -> None:
         run = store.get(run_id)
         if run.network is None or run.train is None:
             return
-        if not tuning.is_wanted(run.network, run.train.batch_size):
-            return
-        asked = 0.0
-
-        def in_the_way() -> bool:
-            nonlocal asked
-            if time.monotonic() - asked < POLL_SECONDS:
-                return False
-            asked = time.monotonic()
-            gone = parent is not None and os.getppid() != parent
-            assigned, waiting = store.work()
-            return gone or waiting > 0 or bool(assigned)
-
-        tuning.probe(run.network, run.train, DATASETS[run.dataset], should_stop=in_the_way)
+        if tuning.is_wanted(run.network, run.train.batch_size):
+            guest = probing.in_the_way(store, parent)
+            tuning.probe(run.network, run.train, DATASETS[run.dataset], should_stop=guest)
 
 
 def main(arguments: list[str]) -> int:

@@ -386,72 +386,89 @@ def comparison_figure(runs: Sequence[Compared], view: View | None = None) -> Fig
     """
     view = view or View()
     runs = runs[:MAX_COMPARED]
-    many = len(runs) > NAMED
-    limit = min(MAX_POINTS, COMPARED_POINTS // max(len(runs), 1) // (2 if view.smoothing else 1))
-    estimates = min(MAX_ESTIMATES, COMPARED_TESTS // max(len(runs), 1))
-    data: list[dict[str, Any]] = []
-    rings: list[dict[str, Any]] = []
-    ends = [0.0]
-    bests: list[tuple[float, str]] = []
-    for number, run in enumerate(runs):
-        history = run.history
-        color = theme.RUNS[number % len(theme.RUNS)]
-        dash = DASHES[number // len(theme.RUNS)]
-        x = places(view.unit, history.step, history.seconds, run.steps_per_epoch)
-        sizes = (_SMALL / 2, _LARGE / 2) if many else (_SMALL, _LARGE)
-        tests = _tests(history, view.unit, run.steps_per_epoch, estimates, sizes)
-        ends.append(right_edge(view.unit, None, run.steps_per_epoch, x, tests["x"]))
-        if (best := history.best()) is not None:
-            bests.append((float(history.test_accuracy[best]), run.label))
-        # A name is anybody's text: Plotly fills in a "%{y}" that stands in a template, and in the
-        # name of a trace with `meta`; in the name of one without, which a hover shows, it stays.
-        common: dict[str, Any] = {"name": run.label, "legendgroup": str(number)}
-        place = _UNITS[view.unit].place
-        if many:  # what `%{meta}` stands for is not filled in once more
-            common |= {"name": run.number, "meta": run.label}
-            place += "<extra>%{meta}</extra>"
-        data.append(
-            {
-                **tests,
-                **common,
-                "line": {"color": color, "width": 2, "dash": dash},
-                "marker": {**tests["marker"], "color": color},
-                "hovertemplate": f"test accuracy %{{y:.1%}} %{{text}}, {place}",
-            }
-        )
-        loss = {
-            **common,
-            "showlegend": False,
-            "yaxis": "y2",
-            "line": {"color": color, "width": 1.5, "dash": dash},
-            "hovertemplate": f"training loss %{{y:.3f}}, {place}",
-        }
-        data += curve(x, history.train_loss, view, limit, loss)
-        ring = _best_mark(history, view.unit, run.steps_per_epoch, color)
-        rings += [mark | {"legendgroup": str(number)} for mark in ring]
-    layout = _layout(max(ends), view, *(run.history.train_loss for run in runs))
+    drawn = [_compared(runs, number, view) for number in range(len(runs))]
+    end = max((one.end for one in drawn), default=0.0)
+    layout = _layout(end, view, *(run.history.train_loss for run in runs))
     layout["yaxis"]["title"] = {"text": "test accuracy"}
     layout["yaxis2"]["title"] = {"text": "training loss"}
     layout["hovermode"] = "closest"
     layout["hoverlabel"] = {"namelength": -1}
-    if bests:
-        accuracy, label = max(bests, key=lambda found: found[0])
-        layout["annotations"] = [
-            {
-                "text": f"best {accuracy:.1%}: {_short(label)}",
-                "xref": "paper",
-                "x": 1,
-                "xanchor": "right",
-                "yref": "y",
-                "y": 0,
-                "yanchor": "bottom",
-                "showarrow": False,
-            }
-        ]
+    layout |= _best_of(runs)
     layout["uirevision"] = " ".join(run.label for run in runs)
     layout["xaxis"]["uirevision"] += f" {layout['uirevision']}"
     layout["yaxis2"]["uirevision"] += f" {layout['uirevision']}"
-    return {"data": data + rings, "layout": layout}
+    curves = [trace for one in drawn for trace in one.curves]
+    rings = [ring for one in drawn for ring in one.rings]  # above all curves
+    return {"data": curves + rings, "layout": layout}
+
+
+class _Drawn(NamedTuple):
+    """One of the compared runs: its curves, the ring round its best point, where they end."""
+
+    curves: list[dict[str, Any]]
+    rings: list[dict[str, Any]]
+    end: float
+
+
+def _compared(runs: Sequence[Compared], number: int, view: View) -> _Drawn:
+    run, history = runs[number], runs[number].history
+    many = len(runs) > NAMED
+    limit = min(MAX_POINTS, COMPARED_POINTS // len(runs) // (2 if view.smoothing else 1))
+    estimates = min(MAX_ESTIMATES, COMPARED_TESTS // len(runs))
+    sizes = (_SMALL / 2, _LARGE / 2) if many else (_SMALL, _LARGE)
+    color, dash = theme.RUNS[number % len(theme.RUNS)], DASHES[number // len(theme.RUNS)]
+    x = places(view.unit, history.step, history.seconds, run.steps_per_epoch)
+    tests = _tests(history, view.unit, run.steps_per_epoch, estimates, sizes)
+    # A name is anybody's text: Plotly fills in a "%{y}" that stands in a template, and in the
+    # name of a trace with `meta`; in the name of one without, which a hover shows, it stays.
+    common: dict[str, Any] = {"name": run.label, "legendgroup": str(number)}
+    place = _UNITS[view.unit].place
+    if many:  # what `%{meta}` stands for is not filled in once more
+        common |= {"name": run.number, "meta": run.label}
+        place += "<extra>%{meta}</extra>"
+    accuracy = {
+        **tests,
+        **common,
+        "line": {"color": color, "width": 2, "dash": dash},
+        "marker": {**tests["marker"], "color": color},
+        "hovertemplate": f"test accuracy %{{y:.1%}} %{{text}}, {place}",
+    }
+    loss = {
+        **common,
+        "showlegend": False,
+        "yaxis": "y2",
+        "line": {"color": color, "width": 1.5, "dash": dash},
+        "hovertemplate": f"training loss %{{y:.3f}}, {place}",
+    }
+    rings = _best_mark(history, view.unit, run.steps_per_epoch, color)
+    return _Drawn(
+        [accuracy, *curve(x, history.train_loss, view, limit, loss)],
+        [ring | {"legendgroup": str(number)} for ring in rings],
+        right_edge(view.unit, None, run.steps_per_epoch, x, tests["x"]),
+    )
+
+
+def _best_of(runs: Sequence[Compared]) -> dict[str, Any]:
+    """For the layout: which run had the best test accuracy; nothing before the first test."""
+    bests = [
+        (float(run.history.test_accuracy[best]), run.label)
+        for run in runs
+        if (best := run.history.best()) is not None
+    ]
+    if not bests:
+        return {}
+    accuracy, label = max(bests, key=lambda found: found[0])
+    note = {
+        "text": f"best {accuracy:.1%}: {_short(label)}",
+        "xref": "paper",
+        "x": 1,
+        "xanchor": "right",
+        "yref": "y",
+        "y": 0,
+        "yanchor": "bottom",
+        "showarrow": False,
+    }
+    return {"annotations": [note]}
 
 
 def _short(label: str) -> str:

@@ -26,7 +26,6 @@ from nin_core import (
     jobs,
     machine,
     summarize,
-    tuning,
 )
 from nin_core.data import DatasetStatus, find_dataset
 from nin_core.datasets import DATASETS
@@ -40,7 +39,15 @@ from nin_core.recipes import (
 )
 from nin_core.store import default_name
 from nin_core.tables import MAX_NAME
-from ui import fan_panel, numbers, preflight_panel, resources, run_choice, run_points
+from ui import (
+    fan_panel,
+    numbers,
+    preflight_panel,
+    probe_panel,
+    resources,
+    run_choice,
+    run_points,
+)
 
 if TYPE_CHECKING:
     from nin_core.records import Run
@@ -260,35 +267,10 @@ def _cost(plan: Plan) -> None:
         f"{steps:,} steps: about **{numbers.duration(seconds)}** ({basis}) and "
         f"**{numbers.size(memory)}**, besides PyTorch's own half a gigabyte."
     )
-    _how_computed(plan)
+    probe_panel.draw(plan.network, plan.train, plan.dataset)
     active = resources.store().list_runs(states=("queued", "running"))
     if len(active) >= jobs.slots_here():
         st.caption(f"{len(active)} runs are active, so this one waits for its turn.")
-
-
-def _how_computed(plan: Plan) -> None:
-    """The settings that a run would get, and the timings that speak for them."""
-    if machine.accelerators():
-        return
-    found = tuning.known(plan.network, plan.train.batch_size)
-    if found is None:
-        st.caption(
-            "How this computer trains such a network fastest is found out after its first run."
-        )
-        return
-    with st.expander(
-        f"{found.chosen.words()}: {found.images_per_second:,.0f} images/s", key="tr:tuning"
-    ):
-        rows = "".join(
-            f"| {trial.settings.words()} | {trial.images_per_second:,.0f} |\n"
-            for trial in found.trials
-        )
-        st.markdown(f"| Settings | images/s |\n|:--|--:|\n{rows}")
-        st.caption(
-            "Timed on this computer with random images, for networks of this size. A run keeps the "
-            "settings that it began with, but for its threads: runs that train at once share the "
-            "cores."
-        )
 
 
 def predicted_seconds(plan: Plan, runs: list[Run]) -> tuple[float, int]:

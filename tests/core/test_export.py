@@ -690,6 +690,7 @@ def test_imported_weights_are_a_finished_run_that_is_measured(
 ) -> None:
     from nin_core import load_dataset
     from nin_core.diagnosis import evaluate
+    from nin_core.inputs import Inputs
 
     config = replace(PRESETS["nin-28"].with_widths((4, 5, 6)), dropout=0.0)
     model = trained_like(config)
@@ -713,10 +714,9 @@ def test_imported_weights_are_a_finished_run_that_is_measured(
     run, evaluation = store.get(run_id), store.load_evaluation(run_id)
     assert evaluation is not None, store.log(run_id)
     shapes = load_dataset("shapes")
-    scaled = (
-        {"mean": shapes.mean, "std": shapes.std} if standardize else dict.fromkeys(("mean", "std"))
-    )
-    expected = evaluate(model, shapes.test_images, shapes.test_labels, network=config, **scaled)
+    scaled = (shapes.mean, shapes.std) if standardize else (None, None)
+    inputs = Inputs(config, *scaled)
+    expected = evaluate(model, shapes.test_images, shapes.test_labels, inputs)
     assert run.test_accuracy == pytest.approx(expected.accuracy, abs=1e-6)
     assert run.test_examples == evaluation.images == len(shapes.test_labels)
     logits = read_logits(evaluation.logits, evaluation.images, evaluation.classes)

@@ -118,6 +118,7 @@ def test_a_run_from_start_to_evaluation(kind, request):
     from nin_core.checkpoints import load_weights
     from nin_core.data import load_dataset
     from nin_core.diagnosis import evaluate
+    from nin_core.inputs import Inputs
     from nin_core.model import build_nin
 
     store = on_database(kind, request)
@@ -138,7 +139,7 @@ def test_a_run_from_start_to_evaluation(kind, request):
     model = build_nin(NETWORK)
     model.load_state_dict(load_weights(checkpoint.blob))
     images, labels = dataset.test_images, dataset.test_labels
-    again = evaluate(model, images, labels, network=NETWORK, mean=dataset.mean, std=dataset.std)
+    again = evaluate(model, images, labels, Inputs(NETWORK, dataset.mean, dataset.std))
     stored = store.load_evaluation(run_id)
     logits = read_logits(stored.logits, stored.images, stored.classes)
     assert (stored.images, stored.step) == (1000, 10)

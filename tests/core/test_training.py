@@ -36,14 +36,11 @@ from nin_core.estimate import (
     seconds_per_image,
     steps_per_epoch,
 )
+from nin_core.events import EpochEvent, StepEvent
 from nin_core.initialization import initialize_unit_variance
+from nin_core.inputs import Inputs
 from nin_core.model import memory_layout
-from nin_core.training import (
-    DivergedError,
-    EpochEvent,
-    StepEvent,
-    Training,
-)
+from nin_core.training import DivergedError, Training
 from nin_core.tuning import Settings
 
 from .strategies import networks
@@ -393,17 +390,8 @@ def test_every_head_learns(optimizer, global_pool, batch_norm):
     data = toy_dataset(train=600)
     model, events = run(network, config, data)
     assert events[-1].test_accuracy > 0.8
-    assert (
-        diagnose(
-            model,
-            data.test_images,
-            data.test_labels,
-            network=network,
-            mean=data.mean,
-            std=data.std,
-        )
-        is None
-    )
+    inputs = Inputs.of(network, data, config)
+    assert diagnose(model, data.test_images, data.test_labels, inputs) is None
 
 
 def test_a_tutorial_step_is_plain_gradient_descent():
@@ -452,13 +440,13 @@ def test_a_training_that_goes_on_is_the_one_that_never_stopped(
 
     states: list[bytes] = []
     model, whole = training()
-    take_step = whole._take_step
+    take_step = whole.take_step
 
     def take_and_keep(*batch: object) -> None:
         take_step(*batch)
         states.append(pack(whole.state()))
 
-    whole._take_step = take_and_keep
+    whole.take_step = take_and_keep
     events = [without_clock(event) for event in whole.events()]
     assert len(states) == whole.total_steps == 12
     states.append(pack(whole.state()))
@@ -699,9 +687,7 @@ def measure(model: nn.Module, network: NiNConfig, **changes: object):
         model,
         data.test_images,
         data.test_labels,
-        network=network,
-        mean=data.mean,
-        std=data.std,
+        Inputs(network, data.mean, data.std),
         **changes,
     )
 
@@ -737,18 +723,18 @@ def test_dead_class_maps_are_counted_and_explained():
     with torch.no_grad():
         last.weight.zero_()
         last.bias.fill_(-1.0)
-    probe = {"network": network, "mean": data.mean, "std": data.std}
-    found = diagnose(model, data.test_images, data.test_labels, **probe)
+    probe = data.test_images, data.test_labels, Inputs(network, data.mean, data.std)
+    found = diagnose(model, *probe)
     assert found is not None
     assert (found.dead_class_maps, found.num_classes, found.logit_spread) == (3, 3, 0.0)
     assert "3 of 3 class maps are zero" in found.sentence and "1.099" in found.sentence
     with torch.no_grad():
         last.bias.copy_(torch.tensor([1.0, 1.0, 1.0]))
-    found = diagnose(model, data.test_images, data.test_labels, **probe)
+    found = diagnose(model, *probe)
     assert found is not None and found.dead_class_maps == 0
     with torch.no_grad():
         last.bias.fill_(math.nan)
-    found = diagnose(model, data.test_images, data.test_labels, **probe)
+    found = diagnose(model, *probe)
     assert found is not None and "no longer finite" in found.sentence
 
 
@@ -768,6 +754,6 @@ def test_the_tutorials_own_network_learns_fashion_mnist(fashion_mnist, global_po
     config = RECIPES["fast"].configure(network, subset=12_000, seed=1)
     model, events = run(network, config, fashion_mnist)
     assert events[-1].test_accuracy > 0.6
+    inputs = Inputs.of(network, fashion_mnist, config)
     probe = fashion_mnist.test_images[:300], fashion_mnist.test_labels[:300]
-    mean, std = fashion_mnist.mean, fashion_mnist.std
-    assert diagnose(model, *probe, network=network, mean=mean, std=std) is None
+    assert diagnose(model, *probe, inputs) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -14,10 +14,12 @@ import torch
 from nin_core import PRESETS, build_nin, reporter, tuning, worker
 from nin_core.data import load_dataset
 from nin_core.datasets import DATASETS
+from nin_core.events import StepEvent
 from nin_core.jobs import this_worker
 from nin_core.recipes import RECIPES
+from nin_core.records import Run
 from nin_core.store import RunStore
-from nin_core.training import StepEvent, Training
+from nin_core.training import Training
 from nin_core.tuning import Settings, Trial, Tuning, settings_for, threads_beside
 
 NETWORK = PRESETS["nin-28"].with_widths((6, 8, 8))
@@ -50,12 +52,13 @@ def known(network, train, chosen: Settings) -> None:
 
 
 def test_a_probe_tries_one_choice_at_a_time_and_remembers_what_it_found():
-    tried: list[Trial] = []
-    found = tuning.probe(LARGER, TRAIN, SHAPES, cores=2, progress=tried.append)
+    shares: list[float] = []
+    found = tuning.probe(LARGER, TRAIN, SHAPES, cores=2, progress=shares.append)
     assert found is not None
-    assert found.trials == tuple(tried)
+    tried = found.trials
     assert tried[0].settings == Settings(2, parts=2)
     assert len(tried) == 6  # layout, number format, PyTorch's threads, one thread, resizing
+    assert shares == [(number + 1) / 6 for number in range(6)]
     assert all(trial.images_per_second > 0 for trial in tried)
     assert found.chosen in [trial.settings for trial in tried]
     assert tuning.known(LARGER, TRAIN.batch_size) == found
@@ -79,7 +82,7 @@ def choices(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]) -> Tunin
         taken = seconds.get(settings.words(), 1.0)
         return lambda: taken
 
-    monkeypatch.setattr("nin_core.training.step_timer", step_timer)
+    monkeypatch.setattr("nin_core.trial.step_timer", step_timer)
     found = tuning.probe(LARGER, TRAIN, SHAPES, cores=2)
     assert found is not None
     return found
@@ -121,7 +124,7 @@ def test_the_speed_of_what_was_chosen_is_told(monkeypatch):
 
 def test_what_seemed_faster_in_a_quiet_moment_only_is_not_chosen(monkeypatch):
     calls = iter([1.0] * (2 + tuning.LEAST_STEPS) + [0.5] * 100)  # a busy moment, then a quiet one
-    monkeypatch.setattr("nin_core.training.step_timer", lambda *_: lambda: next(calls))
+    monkeypatch.setattr("nin_core.trial.step_timer", lambda *_: lambda: next(calls))
     found = tuning.probe(NETWORK, TRAIN, SHAPES, cores=1)
     assert found is not None
     assert found.chosen == Settings()
@@ -137,7 +140,7 @@ def test_a_hopeless_setting_costs_two_steps(monkeypatch):
 
         return step
 
-    monkeypatch.setattr("nin_core.training.step_timer", step_timer)
+    monkeypatch.setattr("nin_core.trial.step_timer", step_timer)
     tuning.probe(NETWORK, TRAIN, SHAPES, cores=1)
     assert steps.count("1 thread, bfloat16, channels last") == 2
     assert steps.count("1 thread, float32, channels last") == 2 + tuning.LEAST_STEPS
@@ -272,7 +275,7 @@ def test_the_gradient_of_parts_is_that_of_the_batch():
     config = RECIPES["fast"].configure(network, batch_size=50)
     for settings in (Settings(), Settings(2, parts=3)):
         training = Training(build_nin(network), data, config, network=network, settings=settings)
-        training._initialize()
+        training.prepare()
         loss, right = training._differentiate(data.train_images[:50], data.train_labels[:50])
         gradients.append([loss, right, *(p.grad for p in training._model.parameters())])
     for whole, parts in zip(*gradients, strict=True):
@@ -335,6 +338,42 @@ def test_a_run_gives_threads_up_when_another_joins_and_takes_them_back(store, mo
     (given_up, one), (taken_back, two) = run.settings.thread_changes
     assert (one, two) == (1, 2) and 0 < given_up < taken_back <= kept.step
     assert kept.info["threads"] == run.settings.threads_after(kept.step - 1)
+
+
+def test_a_run_that_began_beside_another_takes_the_cores_when_it_goes_on_alone(store, monkeypatch):
+    monkeypatch.setattr(worker, "available_cores", lambda: 2)
+    monkeypatch.setattr(reporter, "GROWING_SECONDS", 0.1)
+    known(NETWORK, TRAIN, Settings(threads=2))  # shared by PyTorch's own threads
+    other = store.create(NETWORK, TRAIN, "shapes", worker=this_worker())
+    train = replace(TRAIN, epochs=500)
+    run_id = store.create(NETWORK, train, "shapes", worker=this_worker())
+
+    def work() -> threading.Thread:
+        attempt = store.claim(run_id, this_worker())
+        thread = threading.Thread(target=worker.work_on, args=(store, run_id, attempt))
+        thread.start()
+        return thread
+
+    def wait_for(condition: Callable[[Run], bool]) -> None:
+        deadline = time.monotonic() + 120
+        while not condition(run := store.get(run_id)):
+            assert time.monotonic() < deadline, (run.error, run.settings)
+            time.sleep(0.02)
+
+    thread = work()
+    wait_for(lambda run: run.step > 0)
+    assert store.get(run_id).settings == Settings(threads=2, thread_changes=((0, 1),))
+    store.request(run_id, "paused")
+    thread.join(60)
+    store.release(run_id, store.get(run_id).attempt)
+    store.request(other, "stopped")
+    store.release(other, 0)
+    store.resume(run_id)
+    thread = work()
+    wait_for(lambda run: run.threads == 2)
+    store.request(run_id, "stopped")
+    thread.join(60)
+    assert [threads for _, threads in store.get(run_id).settings.thread_changes] == [1, 2]
 
 
 def test_a_run_keeps_its_settings_though_it_begins_anew(store):

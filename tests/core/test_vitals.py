@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from nin_core import BlockConfig, NiNConfig, PoolConfig, build_nin, fit
 from nin_core.data import load_dataset
+from nin_core.events import EpochEvent, StepEvent
 from nin_core.recipes import RECIPES
 from nin_core.records import MetricRow
-from nin_core.training import EpochEvent, StepEvent
 from nin_core.vitals import Norms, norm, watched
 
 NETWORK = NiNConfig(
