@@ -27,8 +27,8 @@ from pathlib import Path
 
 from nin_core import PRESETS, ConfigError, NiNConfig, admission, allocator, estimate, worker
 from nin_core.datasets import DATASETS
-from nin_core.jobs import this_worker
 from nin_core.measure import PROCESS_BYTES
+from nin_core.processes import this_worker
 from nin_core.recipes import RECIPES, TrainConfig
 from nin_core.store import RunStore
 

@@ -31,7 +31,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from nin_core import PRESETS, jobs
+from nin_core import PRESETS, processes
 from nin_core.checkpoints import load_weights
 from nin_core.machine import PROJECT
 from nin_core.recipes import RECIPES
@@ -140,7 +140,7 @@ def kills(url: str, *, workers: int, servers: int, seed: int = 0) -> Survived:
             worker = chance.choice(_at_work(store, copies))
             time.sleep(chance.uniform(0.0, LONGEST_LIFE))
             seen |= {run.worker for run in map(store.get, copies) if run.worker is not None}
-            if not jobs.is_alive(worker):
+            if not processes.is_alive(worker):
                 continue  # it ended by itself meanwhile
             victim = chance.choice([kind for kind, count in left.items() if count])
             left[victim] -= 1
@@ -223,7 +223,7 @@ def writers(url: str, *, processes: int, seconds: float) -> tuple[int, int, floa
 
 
 def _left_over(workers: Iterable[WorkerId]) -> list[WorkerId]:
-    return [worker for worker in workers if jobs.is_alive(worker) is not False]
+    return [worker for worker in workers if processes.is_alive(worker) is not False]
 
 
 def _serve(url: str) -> subprocess.Popen[bytes]:
@@ -245,7 +245,7 @@ def _at_work(store: RunStore, copies: Sequence[int]) -> list[WorkerId]:
             if run.state == "finished" and run.worker is None:
                 store.extend(run.id, EPOCHS)
         workers = [run.worker for run in runs if run.state == "running" and run.worker]
-        alive = [one for one in workers if one.pid is not None and jobs.is_alive(one)]
+        alive = [one for one in workers if one.pid is not None and processes.is_alive(one)]
         if alive:
             return alive
         time.sleep(0.05)

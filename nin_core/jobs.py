@@ -25,13 +25,11 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 from contextlib import suppress
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,6 +37,7 @@ from . import admission, process_memory, spare
 from .checks import ConfigError
 from .datasets import DATASETS
 from .machine import PROJECT, accelerators, available_cores
+from .processes import is_alive, start_mark, this_host
 from .records import Run, StateError, WorkerId, now
 from .store import RunStore, StoreError
 
@@ -53,6 +52,7 @@ START_SECONDS = 60.0  # how long a started process may take to claim its run
 STOP_SECONDS = 10.0  # a worker that has not obeyed a stop by then is hung and gets killed
 MAX_SPAWNS = 3  # starts of one run that came to nothing before it counts as failed
 GAVE_UP = 4  # a worker's exit code when the store failed for too long; its last line says why
+WHY_ORPHANED = "The server it ran under has ended."  # of a run that waits for the next one
 LOG_TAIL = 16_000  # bytes of a worker's output that are kept
 NICENESS = 10
 
@@ -235,65 +235,12 @@ def check_dataset(network: NiNConfig, dataset: str) -> None:
         )
 
 
-# --- who is who -------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1)
-def this_host() -> str:
-    """A name for this boot of this machine (or container): pids mean something only within it."""
-    parts = []
-    with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-    with suppress(OSError):
-        parts.append(str(Path("/proc/self/ns/pid").readlink()))
-    digest = hashlib.sha256("".join(parts).encode()).hexdigest()[:8]
-    return f"{socket.gethostname()[:150]}/{digest}"
-
-
-def this_worker() -> WorkerId:
-    """This very process, as the one that works on a run."""
-    return WorkerId(this_host(), os.getpid(), _start_mark(os.getpid()) or "")
-
-
-def _start_mark(pid: int) -> str | None:
-    """When that process started, in clock ticks since boot; None if it is gone or a zombie.
-
-    "" where the system does not tell (only Linux has /proc).
-    """
-    if not Path("/proc/self/stat").exists():
-        return ""
-    try:
-        # The name, in parentheses, may hold anything; the fields after it are fixed.
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return None
-    values = text.rpartition(")")[2].split()
-    return None if values[0] in "ZX" else values[19]
-
-
-def is_alive(worker: WorkerId) -> bool | None:
-    """Whether that process of this host still runs; None if it cannot be known from here."""
-    if worker.host != this_host() or worker.pid is None:
-        return None
-    mark = _start_mark(worker.pid)
-    if mark is None:
-        return False
-    if mark:
-        return not worker.mark or mark == worker.mark
-    if os.name != "posix":
-        return None  # os.kill would end the process there
-    try:
-        os.kill(worker.pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+# --- what becomes of workers -------------------------------------------------------------------
 
 
 def _starting_mark() -> str:
     """What stands as a reserved run's mark until its worker has one: who is to start it."""
-    return f"{os.getpid()}:{_start_mark(os.getpid()) or ''}"
+    return f"{os.getpid()}:{start_mark(os.getpid()) or ''}"
 
 
 def _starter_died(worker: WorkerId) -> bool:
@@ -329,7 +276,9 @@ def _settle(store: RunStore, run: Run, moment: datetime) -> bool:
 
 def _kill_if_hung(run: Run, worker: WorkerId, moment: datetime) -> None:
     """End a worker that does not obey a stop: hung, or deep in loading with nothing to keep."""
-    if run.desired_state == "running" or run.desired_at is None or worker.pid is None:
+    if run.desired_state == "running" or run.desired_at is None:
+        return
+    if worker.pid is None or worker.pid == os.getpid():
         return
     waited = (moment - run.desired_at).total_seconds()
     loading = run.state == run.desired_state and run.step == 0 and not run.has_checkpoint
@@ -349,6 +298,10 @@ def _bury(
     """
     path = log_path(store, run.id)
     log = read_tail(path)
+    if run.state == "interrupted" and run.error == WHY_ORPHANED:
+        # It kept its checkpoint and came no further.
+        store.release(run.id, run.attempt, log=log or None, requeue=True)
+        return True
     last = next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "")
     if code is not None and code < 0:
         try:
@@ -425,7 +378,7 @@ def _start_worker(store: RunStore, run_id: int, outlive: bool) -> bool:
         why = f"No worker process could be started ({error.strerror or error})."
         store.lose(store.get(run_id), why)
         return False
-    worker = WorkerId(this_host(), process.pid, _start_mark(process.pid) or "")
+    worker = WorkerId(this_host(), process.pid, start_mark(process.pid) or "")
     _watched.add(process.pid)
     try:
         store.assign(run_id, worker)
@@ -450,11 +403,11 @@ def _wait(
     try:
         with suppress(StoreError):
             run = store.get(run_id)
-            if run.worker is not None and run.worker.pid in (None, process.pid):
+            if run.worker is not None and run.worker.pid == process.pid:
                 obeyed = run.desired_state == "running"  # nobody here killed it as hung
                 ran_out = obeyed and process_memory.memory_kills() > kills
                 _bury(store, run, code, memory_ran_out=ran_out)
-            else:
+            elif run.worker is None:  # or the log is the next one's
                 with suppress(OSError):
                     log_path(store, run_id).unlink(missing_ok=True)
     finally:

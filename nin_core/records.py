@@ -33,6 +33,7 @@ RESUMABLE = frozenset({"interrupted", "paused", "stopped", "failed"})
 ACTIVE = frozenset({"queued", "running"})
 # The phase of a running run in which weights change; before it a stop has nothing to keep.
 PHASE_TRAINING = "training"
+PHASE_MEASURING = "measuring the test set"
 
 
 # --- errors -----------------------------------------------------------------------------------

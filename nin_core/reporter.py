@@ -29,12 +29,13 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .jobs import GAVE_UP, log_path, read_tail
-from .records import Checkpoint, ClaimLost, MetricRow, RunNotFound
+from .jobs import GAVE_UP, WHY_ORPHANED, log_path, read_tail
+from .records import PHASE_MEASURING, Checkpoint, ClaimLost, MetricRow, RunNotFound
 from .snapshots import Snapshots, Taken, halved
 from .store import RunStore, StoreError
 
@@ -46,8 +47,6 @@ if TYPE_CHECKING:
 ENDINGS = ("stopped", "paused")  # what a running run can be wanted to become
 # What it becomes when the process it belongs to has ended, or when its store has failed too long.
 INTERRUPTED = "interrupted"
-WHY_ORPHANED = "The server it ran under has ended."
-PHASE_MEASURING = "measuring the test set"
 POLL_SECONDS = 0.15
 FLUSH_SECONDS = 0.5
 CHECKPOINT_SECONDS = 10.0
@@ -96,9 +95,9 @@ class Reporter:
         self._writing_seconds = 0.0
         self._failing_since: float | None = None
         self._pause = POLL_SECONDS
+        self._ends = False
         # Sharing the cores.
         self._threads_beside: Callable[[int], int] | None = None
-        self._threads = 0
         self._more_since: float | None = None
         # Stopping.
         self._training: Training | None = None
@@ -134,7 +133,6 @@ class Reporter:
         Args:
             threads_beside: its threads by how many runs share this computer; None: they stay.
         """
-        self._threads = training.settings.threads_after(training.step)
         self._info, self._threads_beside = info, threads_beside
         self._training = training
 
@@ -188,6 +186,7 @@ class Reporter:
 
     def end(self, state: str, snapshot: TrainingState | None, **facts: Any) -> None:
         """Write the final state with all that is left, unless a stop has done so already."""
+        self._ends = True
         while True:
             with self._turn:
                 self._forced_at = None  # the loop has come round
@@ -255,6 +254,9 @@ class Reporter:
                         self._report()
                     except StoreError as error:
                         self._failed(error)
+                    except Exception as error:  # without this thread nobody would know of the run
+                        traceback.print_exc()
+                        self._give_up(f"Its worker could not report any more ({error}).")
 
     def _report(self) -> None:
         """One turn: ask, write what is due, and stop for a training loop that does not."""
@@ -284,18 +286,20 @@ class Reporter:
                 self._leave(WHY_ORPHANED, 0)
         elif moment - self._flushed_at >= FLUSH_SECONDS:
             self._flush()
-        self._failing_since, self._pause = None, POLL_SECONDS
+        if not self._ends:  # a sign of life may be written where an end may not
+            self._failing_since, self._pause = None, POLL_SECONDS
 
     def _share_cores(self, sharing: int) -> None:
         if self._training is None or self._threads_beside is None:
             return
         wanted, moment = self._threads_beside(sharing), time.monotonic()
-        if wanted <= self._threads:
+        threads = self._training.threads
+        if wanted <= threads:
             self._more_since = None
         elif self._more_since is None:
             self._more_since = moment
-        if wanted < self._threads or moment - (self._more_since or moment) > GROWING_SECONDS:
-            self._threads, self._more_since = wanted, None
+        if wanted < threads or moment - (self._more_since or moment) > GROWING_SECONDS:
+            self._more_since = None
             self._training.change_threads(wanted)
 
     def _stop(self, ending: str = "stopped") -> None:
@@ -312,17 +316,20 @@ class Reporter:
         if notes:
             self._store.note(self._run_id, self._attempt, **notes)
         if rows or snapshot:
+            if snapshot is not None:  # what it leaves behind is never taken again
+                self._write_taken()
             checkpoint = self._checkpoint(snapshot)
             self._store.add_metrics(
                 self._run_id, rows, attempt=self._attempt, checkpoint=checkpoint
             )
+            with self._pending:
+                self._written(rows, snapshot)
             if checkpoint is not None:
                 self._writing_seconds = time.monotonic() - moment
         else:
             self._store.heartbeat(self._run_id, self._attempt)
         self._write_taken()
         with self._pending:
-            self._written(rows, snapshot)
             if self._notes == notes:
                 self._notes, self._flushed_at = {}, moment
 
@@ -410,7 +417,10 @@ class Reporter:
     def _leave(self, why: str, code: int) -> NoReturn:
         """End the process from here: the training thread may be deep in a step."""
         print(why, file=sys.stderr, flush=True)
-        leave_run(self._store, self._run_id, self._attempt, requeue=self.ending == INTERRUPTED)
+        # Nobody asked for its end but, perhaps, the death of its server.
+        unasked = self._stop_since is None and self.orphaned
+        requeue = self.ending == INTERRUPTED or unasked
+        leave_run(self._store, self._run_id, self._attempt, requeue=requeue)
         sys.stdout.flush()
         os._exit(code)
 

@@ -115,21 +115,22 @@ def rewind(connection: Connection, run_id: int) -> None:
     What came after that will come again: points, figures, logits and snapshots.
     """
     kept = connection.execute(
-        sa.select(tables.checkpoints.c.step, tables.checkpoints.c.info).where(
-            tables.checkpoints.c.run_id == run_id
-        )
+        sa.select(
+            tables.checkpoints.c.step, tables.checkpoints.c.epoch, tables.checkpoints.c.info
+        ).where(tables.checkpoints.c.run_id == run_id)
     ).one_or_none()
     step = kept.step if kept else 0
     info = json.loads(kept.info) if kept else {}
     repeated = tables.metrics.c.step > step
-    for kind, again in (
-        ("step", info.get("event_due", False)),
-        ("epoch", not info.get("epoch_ended", True)),
-    ):
-        if again:
-            repeated = sa.or_(
-                repeated, sa.and_(tables.metrics.c.step == step, tables.metrics.c.kind == kind)
-            )
+    if kept:
+        # The epoch that the checkpoint is in: at its first step, the one before has ended.
+        same = tables.metrics.c.step == step, tables.metrics.c.epoch == kept.epoch
+        for kind, again in (
+            ("step", info.get("event_due", False)),
+            ("epoch", not info.get("epoch_ended", True)),
+        ):
+            if again:
+                repeated = sa.or_(repeated, sa.and_(*same, tables.metrics.c.kind == kind))
     connection.execute(tables.metrics.delete().where(tables.metrics.c.run_id == run_id, repeated))
     empty = dict.fromkeys(
         ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "test_examples")

@@ -26,6 +26,7 @@ from sqlalchemy.engine import Connection
 
 from . import tables
 from .database import Database
+from .processes import this_worker
 from .records import (
     ACTIVE,
     PHASE_TRAINING,
@@ -406,7 +407,8 @@ def sign_of_life(
     own = tables.runs.c.attempt == attempt
     if update_run(connection, run_id, values, own, tables.runs.c.state == "running"):
         return
-    back = values | {"state": "running", "ended_at": None, "error": None}
+    # Whoever gave it up for dead has freed its place.
+    back = values | {"state": "running", "ended_at": None, "error": None} | assigned(this_worker())
     if not update_run(connection, run_id, back, own, tables.runs.c.state == "interrupted"):
         raise ClaimLost(run_id, attempt)
 

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from . import tables
 from .config import NiNConfig, preset_name
@@ -26,6 +27,7 @@ from .database import Database, StoreError
 from .machine import PROJECT
 from .records import (
     ACTIVE,
+    PHASE_MEASURING,
     Checkpoint,
     ClaimLost,
     MetricRow,
@@ -104,22 +106,39 @@ class RunStore(RunLifecycle):
         With `worker`, the run is reserved for that process and no other is started for it. `fan`
         is the seed fan that it belongs to.
         """
-        values: dict[str, Any] = {
-            "name": _clean_name(name) if name else default_name(network, train),
-            "state": "queued",
-            "desired_state": "running",
-            "created_at": now(),
-            "dataset": dataset,
-            "fan": fan,
-            "network": json.dumps(network.to_dict()),
-            "train": json.dumps(train.to_dict()),
-        }
+        values = _new_run(network, train, dataset, name) | {"state": "queued", "fan": fan}
         if worker is not None:
             values |= assigned(worker)
         with self._write() as connection:
-            key = connection.execute(tables.runs.insert().values(values)).inserted_primary_key
-        assert key is not None
-        return int(key[0])
+            return _insert(connection, values)
+
+    def create_finished(
+        self,
+        network: NiNConfig,
+        train: TrainConfig,
+        dataset: str,
+        name: str | None,
+        checkpoint: Checkpoint,
+        worker: WorkerId,
+    ) -> tuple[int, int]:
+        """Add a run that has its weights already and is to be measured by `worker`, in one commit.
+
+        Returns:
+            its number, and that of the attempt under which the worker writes.
+        """
+        moment = now()
+        values = _new_run(network, train, dataset, name) | {
+            "state": "finished",
+            "attempt": 1,
+            "started_at": moment,
+            "ended_at": moment,
+            "heartbeat_at": moment,
+            "phase": PHASE_MEASURING,
+        }
+        with self._write() as connection:
+            run_id = _insert(connection, values | assigned(worker))
+            put_checkpoint(connection, run_id, checkpoint, moment)
+        return run_id, 1
 
     def rename(self, run_id: int, name: str) -> None:
         """Give a run another name (1 to 100 characters)."""
@@ -297,6 +316,25 @@ def default_name(network: NiNConfig, train: TrainConfig) -> str:
     if what is None:
         what = f"NiN {'-'.join(map(str, network.widths))} @ {network.image_size} px"
     return _clean_name(f"{what} · {train.recipe} · seed {train.seed}"[: tables.MAX_NAME])
+
+
+def _new_run(
+    network: NiNConfig, train: TrainConfig, dataset: str, name: str | None
+) -> dict[str, Any]:
+    return {
+        "name": _clean_name(name) if name else default_name(network, train),
+        "desired_state": "running",
+        "created_at": now(),
+        "dataset": dataset,
+        "network": json.dumps(network.to_dict()),
+        "train": json.dumps(train.to_dict()),
+    }
+
+
+def _insert(connection: Connection, values: dict[str, Any]) -> int:
+    key = connection.execute(tables.runs.insert().values(values)).inserted_primary_key
+    assert key is not None
+    return int(key[0])
 
 
 def _clean_name(name: str) -> str:

@@ -141,6 +141,8 @@ class Training:
         model, dataset, config, network, device, should_stop: as for `fit`.
         state: go on from here; every event that follows is then what it would have been, to the
             bit, on the same machine with the same number of threads.
+        on_event: called with every event before it is yielded; a state that is taken before knows
+            nothing of it, one that is taken after does not give it again.
         on_update: called before this object changes the weights for the first time.
         on_rate: called with a step and a rate that was changed after it (see `change_rate`),
             before the next step's event.
@@ -153,7 +155,7 @@ class Training:
     Attributes:
         epoch, step, total_steps: as in the events.
         settings: those given, with the changes of threads that came since.
-        tested: the last pass over the whole test set and the step after which it was made.
+        tested: the pass over the whole test set at the end of the last epoch that ended here.
 
     Raises:
         ConfigError: if data set, network and configuration do not go together, or `state` is not
@@ -170,6 +172,7 @@ class Training:
         device: torch.device | str | None = None,
         should_stop: Callable[[], bool] | None = None,
         state: TrainingState | None = None,
+        on_event: Callable[[StepEvent | EpochEvent], None] | None = None,
         on_update: Callable[[], None] | None = None,
         on_rate: Callable[[int, float], None] | None = None,
         on_threads: Callable[[Settings], None] | None = None,
@@ -196,6 +199,7 @@ class Training:
         self._config = config
         self._network = network
         self._should_stop = should_stop or (lambda: False)
+        self._on_event = on_event or (lambda event: None)
         self._on_update = on_update
         self._on_rate = on_rate
         self._on_threads = on_threads
@@ -217,7 +221,7 @@ class Training:
         self._rate = 0.0
         self._whole, self._since = Totals(self._device), Totals(self._device)
         self._norms = Norms()
-        self.tested: tuple[int, Evaluation] | None = None
+        self.tested: Evaluation | None = None
         # What a state is made of besides, as of the last step.
         self._buffers: dict[str, torch.Tensor] = {}
         self._random: dict[str, torch.Tensor] = {}
@@ -241,7 +245,7 @@ class Training:
             yield from self._step_event()
         while not self._should_stop():
             if self._epoch_ended:
-                if self.epoch == self._config.total_epochs:
+                if self.ended:
                     return
                 with self._lock:
                     self.epoch += 1
@@ -257,14 +261,11 @@ class Training:
             tested = self._test(*self._test_set)
             if self._should_stop():
                 return
-            self.tested = self.step, tested
             with watched(self._model) as dead:
                 self._test(*self._interim)
             if self._should_stop():
                 return
-            with self._lock:
-                self._epoch_ended = True
-            yield EpochEvent(
+            event = EpochEvent(
                 **self._progress(),
                 **self._whole.figures(),
                 seconds=self._seconds(),
@@ -272,6 +273,11 @@ class Training:
                 test_accuracy=tested.accuracy,
                 dead_channels=dead.counts(),
             )
+            with self._lock:
+                self._on_event(event)
+                self._epoch_ended = True
+                self.tested = tested
+            yield event
 
     def prepare(self, *, initialize: bool = True) -> None:
         """Make ready for the next step: weights, unless they go on from a state, and modes.
@@ -304,6 +310,17 @@ class Training:
         Where `settings` has changes yet to come, because a state before them goes on, after those.
         """
         self._wanted_threads = threads
+
+    @property
+    def threads(self) -> int:
+        """The threads of the next step, or those that are wanted from some later step on."""
+        wanted = self._wanted_threads
+        return self.settings.threads_after(self.step) if wanted is None else wanted
+
+    @property
+    def ended(self) -> bool:
+        """Whether all epochs are done."""
+        return self._epoch_ended and self.epoch == self._config.total_epochs
 
     def state(self, *, close: bool = False) -> TrainingState | None:
         """A copy of the state after the last finished step; None before the first. Thread-safe.
@@ -388,16 +405,18 @@ class Training:
                 "test_examples": len(tested.logits),
                 "dead_channels": dead.counts(),
             }
-        with self._lock:
-            self._whole.include(self._since)
-            self._since = Totals(self._device)
-        yield StepEvent(
+        event = StepEvent(
             **self._progress(),
             **figures,
             **tests,
             **self._norms.figures(),
             seconds=self._seconds(),
         )
+        with self._lock:
+            self._on_event(event)
+            self._whole.include(self._since)
+            self._since = Totals(self._device)
+        yield event
 
     def _progress(self) -> dict[str, Any]:
         return {

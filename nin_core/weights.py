@@ -436,23 +436,18 @@ def import_run(
         ConfigError: if the network does not fit the data set.
         StoreError: if the run cannot be written down.
     """
-    from .jobs import check_dataset, this_worker
+    from .jobs import check_dataset
+    from .processes import this_worker
     from .recipes import RECIPES
-    from .records import Checkpoint, StateError
-    from .reporter import PHASE_MEASURING
+    from .records import Checkpoint
 
     check_dataset(network, dataset)
     # How it was trained is not known; of a recipe only `standardize` matters from here on.
     train = RECIPES["fast"].configure(network, standardize=standardize)
-    worker = this_worker()
-    run_id = store.create(network, train, dataset, name, worker=worker)
-    attempt = store.claim(run_id, worker)
-    if attempt is None:
-        raise StateError(f"Run #{run_id} was stopped before its weights were written.")
     info = {"imported": source[:200], "numbered": weights.numbered}
     checkpoint = Checkpoint(0, 0, weights.checkpoint, info)
-    store.transition(
-        run_id, "finished", attempt=attempt, checkpoint=checkpoint, phase=PHASE_MEASURING
+    run_id, attempt = store.create_finished(
+        network, train, dataset, name, checkpoint, this_worker()
     )
     threading.Thread(
         target=_measure_elsewhere,

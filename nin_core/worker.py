@@ -36,9 +36,10 @@ from typing import TYPE_CHECKING
 from . import admission, allocator, machine, probing, process_memory, spare, tuning
 from .checks import ConfigError
 from .datasets import DATASETS
-from .jobs import NICENESS, advance, available_cores, check_dataset, this_worker
-from .records import PHASE_TRAINING, MetricRow, Run
-from .reporter import INTERRUPTED, PHASE_MEASURING, Reporter, leave_run
+from .jobs import NICENESS, advance, available_cores, check_dataset
+from .processes import this_worker
+from .records import PHASE_MEASURING, PHASE_TRAINING, MetricRow, Run
+from .reporter import INTERRUPTED, Reporter, leave_run
 from .snapshots import Recorder
 from .store import RunStore, StoreError
 
@@ -206,6 +207,7 @@ class _Job:
         from .training import Stopped, Training
 
         reporter, settings = self._reporter, self.settings
+        test_size = len(self.dataset.test_labels)
         info = {
             "device": str(self.device),
             "dtype": "bfloat16" if settings.bfloat16 else "float32",
@@ -220,6 +222,7 @@ class _Job:
             device=self.device,
             should_stop=reporter.should_stop,
             state=unpack(self.kept.blob) if self.kept else None,
+            on_event=lambda event: reporter.add(_row(event, test_size)),
             on_update=lambda: begin(),  # below: it needs the training
             on_rate=reporter.changed_rate,
             on_threads=reporter.changed_threads,
@@ -234,10 +237,8 @@ class _Job:
 
         reporter.note(total_steps=training.total_steps)
         reporter.watch(training, info, self._threads_beside)
-        test_size = len(self.dataset.test_labels)
         try:
             for event in training.events():
-                reporter.add(_row(event, test_size))
                 self._note_peak()
                 reporter.replay(recorder.take(event.step, event.epoch))
                 if isinstance(event, EpochEvent) or reporter.checkpoint_due():
@@ -246,9 +247,10 @@ class _Job:
                     on_event(event)
         except Stopped:
             pass
-        if training.tested and training.tested[0] == training.total_steps:
+        self.settings = training.settings
+        if training.ended:
             reporter.end("finished", training.state(), phase=PHASE_MEASURING)
-            self.tested = training.tested[1]
+            self.tested = training.tested
         else:
             measures = reporter.ending == "stopped"
             reporter.end(

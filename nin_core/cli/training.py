@@ -98,7 +98,8 @@ def _train(options: argparse.Namespace) -> int:
     network, config, dataset = _plan(options)
 
     from ..admission import require
-    from ..jobs import advance, this_worker
+    from ..jobs import advance
+    from ..processes import this_worker
     from ..reporter import leave_run
     from ..worker import work_on
 

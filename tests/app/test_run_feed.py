@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from starlette.requests import Request
 
-from nin_core import PRESETS, jobs
+from nin_core import PRESETS, processes
 from nin_core.recipes import RECIPES
 from nin_core.records import MetricRow, WorkerId
 from nin_core.store import RunStore, StoreError
@@ -36,7 +36,7 @@ def store(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunStore]:
 def running(store: RunStore, steps: int = 0) -> tuple[int, int]:
     """A run that this process works on; its number and its attempt."""
     run_id = store.create(NETWORK, RECIPES["fast"].configure(NETWORK), "shapes")
-    attempt = store.claim(run_id, jobs.this_worker())
+    attempt = store.claim(run_id, processes.this_worker())
     assert attempt is not None
     store.note(run_id, attempt, total_steps=94)
     report(store, run_id, attempt, *range(1, steps + 1))
@@ -150,7 +150,7 @@ def test_a_run_that_does_not_learn_is_told_of_now_and_then(store: RunStore) -> N
 
 def test_a_run_whose_worker_died_is_settled_by_whoever_watches(store: RunStore) -> None:
     run_id = store.create(NETWORK, RECIPES["fast"].configure(NETWORK), "shapes")
-    gone = WorkerId(jobs.this_host(), 2**22 + 1, "1")
+    gone = WorkerId(processes.this_host(), 2**22 + 1, "1")
     assert store.claim(run_id, gone) is not None
     drawn = run_picture.page_version(store.get(run_id))
     told = ask(run_id)

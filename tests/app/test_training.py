@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from nin_core import PRESETS, NiNConfig, admission, jobs, summarize
+from nin_core import PRESETS, NiNConfig, admission, jobs, processes, summarize
 from nin_core.data import Dataset, load_dataset
 from nin_core.datasets import DATASETS
 from nin_core.evaluation import pack_logits
@@ -35,7 +35,7 @@ from ui import runs, start_panel
 from ui.architecture import link
 
 NETWORK = PRESETS["nin-slim-128"]
-WORKER = jobs.this_worker()  # alive for as long as the tests are
+WORKER = processes.this_worker()  # alive for as long as the tests are
 
 
 @pytest.fixture(autouse=True)

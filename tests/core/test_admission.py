@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nin_core import PRESETS, ConfigError, admission, jobs, machine, process_memory
+from nin_core import PRESETS, ConfigError, admission, jobs, machine, process_memory, processes
 from nin_core.measure import PROCESS_BYTES
 from nin_core.recipes import RECIPES
 from nin_core.records import WorkerId
@@ -96,7 +96,7 @@ def test_a_worker_killed_for_memory_is_told_from_one_that_was_killed(
     store: RunStore, ran_out: bool
 ) -> None:
     run_id = store.create(NETWORK, TRAIN, "shapes")
-    attempt = store.claim(run_id, WorkerId(jobs.this_host(), 2**22))
+    attempt = store.claim(run_id, WorkerId(processes.this_host(), 2**22))
     store.note(run_id, attempt, peak_bytes=3 * 2**30)
     jobs._bury(store, store.get(run_id), -signal.SIGKILL, memory_ran_out=ran_out)
     run = store.get(run_id)

@@ -39,7 +39,7 @@ from nin_core import (
 from nin_core.__main__ import main
 from nin_core.evaluation import read_logits
 from nin_core.features import load_model, untrained_model
-from nin_core.store import RunStore
+from nin_core.store import RunStore, StoreError
 from nin_core.weights import PickleError, import_run, plain_weights, read_weights
 from tests.conftest import missing
 
@@ -682,6 +682,20 @@ def wait_until_measured(store: RunStore, run_id: int) -> None:
             return
         time.sleep(0.1)
     raise AssertionError(f"run #{run_id} is still being measured: {store.log(run_id)}")
+
+
+def test_weights_that_cannot_be_kept_leave_no_run(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StoreError("Its disk is full.", "full")
+
+    config = replace(PRESETS["nin-28"].with_widths((4, 5, 6)), dropout=0.0)
+    found = read_weights(config, saved(numbered(trained_like(config)).state_dict()))
+    monkeypatch.setattr("nin_core.store.put_checkpoint", full)
+    with pytest.raises(StoreError, match="disk is full"):
+        import_run(store, config, found, dataset="shapes", name="a", standardize=True)
+    assert store.list_runs() == []
 
 
 @pytest.mark.parametrize("standardize", [True, False])

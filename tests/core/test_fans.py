@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from nin_core import PRESETS, RECIPES, ConfigError, fans, jobs
+from nin_core import PRESETS, RECIPES, ConfigError, fans, jobs, processes
 from nin_core.records import MetricRow, StateError
 from nin_core.store import RunStore
 from nin_core.trouble import DIVERGED
@@ -63,7 +63,7 @@ def test_stalls_are_told_with_their_reason(store):
     store.add_metrics(guesses, points(*[math.log(10)] * 20))
     store.add_metrics(dead, points(math.log(10), math.log(10)))
     store.note(dead, diagnosis="10 of 10 class maps are zero.")
-    worker = jobs.this_worker()
+    worker = processes.this_worker()
     attempt = store.claim(diverged, worker)
     store.transition(diverged, "failed", attempt=attempt, error=f"{DIVERGED} after step 3.")
     found = fans.stalled(store, fans.runs(store, fan))

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,16 +25,14 @@ from nin_core.evaluation import confusion_matrix, read_logits
 from nin_core.jobs import (
     advance,
     extend_run,
-    is_alive,
     log_path,
     pause_run,
     resume_run,
     start_run,
     stop_run,
-    this_host,
-    this_worker,
 )
 from nin_core.machine import available_cores
+from nin_core.processes import is_alive, this_host, this_worker
 from nin_core.recipes import RECIPES
 from nin_core.records import Run, StateError, WorkerId, now
 from nin_core.run_rows import update_run
@@ -440,6 +439,93 @@ def test_metrics_wait_for_a_store_that_fails_for_a_while(store, monkeypatch):
     ]
 
 
+def test_a_snapshot_that_cannot_be_written_repeats_no_point(store, monkeypatch):
+    add = reporting.Snapshots.add
+    failures = [True] * 3
+    written = threading.Event()
+
+    def flaky(*args):
+        if failures and store.get(work.run_id).step:
+            failures.pop()
+            raise StoreError("Its disk is full.", "full")
+        add(*args)
+        if not failures:
+            written.set()
+
+    monkeypatch.setattr(reporting.Snapshots, "add", flaky)
+    work = Work(store)
+    assert written.wait(180)
+    store.request(work.run_id, "stopped")
+    assert work.join().state == "stopped"
+    rows = [(row.kind, row.step) for row in store.metrics(work.run_id)]
+    assert len(rows) == len(set(rows)) == len(work.events)
+
+
+@pytest.fixture
+def exits(monkeypatch) -> Iterator[tuple[threading.Event, list[int]]]:
+    """`os._exit` ends only the thread that calls it; says that, and with which code."""
+    left, codes = threading.Event(), []
+
+    def leave(code):
+        codes.append(code)
+        left.set()
+        threading.Event().wait()
+
+    monkeypatch.setattr(os, "_exit", leave)
+    yield left, codes
+
+
+def test_a_reporter_that_breaks_gives_the_run_up_in_a_sentence(store, monkeypatch, exits):
+    left, codes = exits
+    signal_of = store.signal
+
+    def broken(*args):
+        if store.get(work.run_id).step:
+            raise ValueError("no such rate")
+        return signal_of(*args)
+
+    monkeypatch.setattr(store, "signal", broken)
+    work = Work(store)
+    assert left.wait(180)
+    run = store.get(work.run_id)
+    assert (run.state, run.worker, codes) == ("interrupted", None, [jobs.GAVE_UP])
+    assert run.error == "Its worker could not report any more (no such rate)."
+
+
+def test_an_end_that_cannot_be_written_is_given_up_though_signs_of_life_can(
+    store, monkeypatch, exits
+):
+    left, codes = exits
+    write = store.transition
+
+    def full(run_id, state, **facts):
+        if state == "finished":
+            raise StoreError("Its disk is full.", "full")
+        write(run_id, state, **facts)
+
+    monkeypatch.setattr(store, "transition", full)
+    monkeypatch.setattr(reporting, "PATIENCE_DEFAULT", 1.0)
+    work = Work(store, SHORT)
+    assert left.wait(180)
+    run = store.get(work.run_id)
+    assert (run.state, codes) == ("interrupted", [jobs.GAVE_UP])
+    assert run.error == "Its disk is full. This worker gives up."
+
+
+def test_a_run_that_lost_its_worker_after_its_last_step_still_finishes(store):
+    run = Work(store, SHORT).join()
+    assert run.state == "finished"
+    store.release(run.id, run.attempt)
+    change(store, run.id, state="interrupted")
+    store.resume(run.id)
+    assert not store.get(run.id).has_evaluation
+    attempt = store.claim(run.id, this_worker())
+    worker.work_on(store, run.id, attempt)
+    again = store.get(run.id)
+    assert (again.state, again.test_accuracy) == ("finished", run.test_accuracy)
+    assert again.has_evaluation
+
+
 def test_an_end_is_written_as_soon_as_the_store_can(store, monkeypatch):
     write = store.transition
     failures = iter([True] * 2)
@@ -596,19 +682,22 @@ def test_a_killed_servers_worker_keeps_a_checkpoint_and_the_next_server_goes_on(
     assert (run.attempt, run.train) == (2, train)
 
 
-def test_an_orphan_without_a_step_only_leaves_its_place(store, monkeypatch):
+def test_an_orphan_that_came_no_further_than_its_checkpoint_waits_again(store):
+    dead = subprocess.Popen(["/bin/true"])
+    dead.wait()
+    run_id = store.create(NETWORK, LONG, "shapes")
+    attempt = store.claim(run_id, WorkerId(this_host(), dead.pid, "1"))
+    store.transition(run_id, "interrupted", attempt=attempt, error=jobs.WHY_ORPHANED)
+    advance(store, slots=0)
+    run = store.get(run_id)
+    assert (run.state, run.worker, run.error) == ("queued", None, None)
+
+
+def test_an_orphan_without_a_step_only_leaves_its_place(store, exits):
     """Its parent is gone before it has loaded anything: the run waits again, as it did."""
+    left, codes = exits
     run_id = store.create(NETWORK, LONG, "shapes", worker=this_worker())
     attempt = store.claim(run_id, this_worker())
-    left = threading.Event()
-    codes = []
-
-    def leave(code):
-        codes.append(code)
-        left.set()
-        threading.Event().wait()  # the thread does not go on, as in a process that has ended
-
-    monkeypatch.setattr(os, "_exit", leave)
     reporter = reporting.Reporter(store, run_id, attempt, parent=1_000_000_000)
     reporter._thread.start()
     assert left.wait(60)
@@ -789,6 +878,42 @@ def test_a_worker_that_ignores_a_stop_is_killed(store, fake_worker, loading):
     advance(store, slots=0)
     run = wait_for(lambda: (r := store.get(run_id)).worker is None and r, "its end")
     assert run.state == ("stopped" if loading else "interrupted")
+
+
+def test_no_process_kills_itself_as_a_worker_that_hangs(store, monkeypatch):
+    """One that measures imported weights is on a run without being its worker."""
+    run_id = store.create(NETWORK, SHORT, "shapes", worker=this_worker())
+    store.claim(run_id, this_worker())
+    stop_run(store, run_id)
+    change(store, run_id, desired_at=now() - timedelta(seconds=jobs.STOP_SECONDS + 1))
+    monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("it killed itself"))
+    advance(store, slots=0)
+    assert store.get(run_id).worker == this_worker()
+
+
+def test_the_log_of_the_next_worker_outlives_the_last_one(store):
+    """The last one found settings for a while after it had left its run."""
+    run_id = store.create(NETWORK, SHORT, "shapes", worker=this_worker())
+    store.claim(run_id, this_worker())
+    log = log_path(store, run_id)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("of the next one")
+    jobs._wait(store, run_id, subprocess.Popen(["/bin/true"]), outlive=False, kills=0)
+    assert log.read_text() == "of the next one"
+    assert store.get(run_id).state == "running"
+
+
+def test_threads_follow_what_the_training_has_not_what_it_had(store):
+    """Changes that a run has yet to repeat come to it without the reporter."""
+    asked = []
+    training = SimpleNamespace(threads=1, change_threads=asked.append)
+    reporter = reporting.Reporter(store, 1, 1)
+    reporter.watch(training, {}, lambda sharing: 2 // sharing)
+    reporter._share_cores(2)
+    assert asked == []
+    training.threads = 2  # as it was then, beside nobody
+    reporter._share_cores(2)
+    assert asked == [1]
 
 
 def test_a_run_that_cannot_work_is_refused_before_it_is_made(store):

@@ -21,6 +21,7 @@ from nin_core import PRESETS, database, migrations, tables
 from nin_core import store as store_module
 from nin_core.machine import PROJECT
 from nin_core.pins import Pins
+from nin_core.processes import this_worker
 from nin_core.recipes import RECIPES
 from nin_core.records import (
     STATES,
@@ -192,6 +193,18 @@ def test_a_resumed_run_is_back_at_its_checkpoint(store):
     assert store.claim(run_id, WORKER) == attempt + 1
 
 
+def test_a_run_that_left_in_the_first_step_of_an_epoch_keeps_the_point_of_the_one_before(store):
+    run_id, attempt = running(store)
+    rows = [step_row(20), MetricRow("epoch", 1, 20, 2.5, 1.7, 0.2, 1.4, 0.4, 1000)]
+    info = {"event_due": False, "epoch_ended": False}
+    checkpoint = Checkpoint(20, 2, b"w", info)
+    store.transition(run_id, "paused", attempt=attempt, rows=rows, checkpoint=checkpoint)
+    store.release(run_id, attempt)
+    store.resume(run_id)
+    assert [row.kind for row in store.metrics(run_id)] == ["step", "epoch"]
+    assert store.get(run_id).test_accuracy == 0.4
+
+
 def test_without_a_checkpoint_a_resumed_run_begins_anew(store):
     run_id = store.create(NETWORK, TRAIN, "shapes")
     attempt = store.claim(run_id, WORKER)
@@ -214,6 +227,7 @@ def test_a_sleeping_worker_takes_its_run_back_but_not_from_another(store):
     store.add_metrics(run_id, [step_row(5)], attempt=attempt)
     run = store.get(run_id)
     assert (run.state, run.error, run.step) == ("running", None, 5)
+    assert run.worker == this_worker(), "whoever takes it back is on it again"
     with store._write() as connection:  # as if claimed again meanwhile
         update_run(connection, run_id, {"attempt": attempt + 1})
     for write in (

@@ -56,10 +56,10 @@ while store.list_runs(states=("queued", "running")):
 # Claims its run as a worker does, and has finished the next moment.
 _WORKER = """
 import sys
-from nin_core import jobs
+from nin_core import processes
 from nin_core.store import RunStore
 store, run_id = RunStore(), int(sys.argv[1])
-attempt = store.claim(run_id, jobs.this_worker())
+attempt = store.claim(run_id, processes.this_worker())
 if attempt is not None:
     with open(sys.argv[2], "a") as log:
         log.write(f"{run_id} {attempt}\\n")

@@ -28,7 +28,7 @@ from nin_core import (
 from nin_core.admission import predict_bytes
 from nin_core.checkpoints import pack, unpack
 from nin_core.data import Dataset, prepare
-from nin_core.diagnosis import diagnose, evaluate
+from nin_core.diagnosis import Evaluation, diagnose, evaluate
 from nin_core.estimate import (
     event_interval,
     measured_speed,
@@ -465,6 +465,54 @@ def test_a_training_that_goes_on_is_the_one_that_never_stopped(
         assert tail == events[done:]
         for name, value in model.state_dict().items():
             assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_a_stop_in_the_last_test_leaves_the_last_epoch_to_be_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The whole test set has been answered, the sample for the dead channels has not."""
+    network = toy_network()
+    config = RECIPES["fast"].configure(network, epochs=1, batch_size=50)
+    stop = False
+    facts = {"network": network, "device": "cpu", "should_stop": lambda: stop}
+    training = Training(build_nin(network), toy_dataset(), config, **facts)
+    test = training._test
+
+    def test_and_stop(images: torch.Tensor, labels: torch.Tensor) -> Evaluation:
+        nonlocal stop
+        found = test(images, labels)
+        stop = training.step == training.total_steps and images is not training._test_set[0]
+        return found
+
+    monkeypatch.setattr(training, "_test", test_and_stop)
+    assert not any(isinstance(event, EpochEvent) for event in training.events())
+    assert not training.ended
+    state, stop = training.state(), False
+    rest = Training(build_nin(network), toy_dataset(), config, state=state, **facts)
+    (event,) = rest.events()
+    assert isinstance(event, EpochEvent)
+    assert rest.ended and rest.tested.accuracy == event.test_accuracy
+    done = Training(build_nin(network), toy_dataset(), config, state=rest.state(), **facts)
+    assert done.ended and list(done.events()) == []
+
+
+def test_an_event_is_told_before_a_state_counts_it() -> None:
+    network = toy_network()
+    config = RECIPES["fast"].configure(network, epochs=2, batch_size=50)
+    told: list[object] = []
+
+    def tell(event: object) -> None:
+        assert training._lock.locked(), "no state can be taken meanwhile"
+        told.append(event)
+
+    facts = {"network": network, "device": "cpu", "on_event": tell}
+    training = Training(build_nin(network), toy_dataset(), config, **facts)
+    for event in training.events():
+        assert told[-1] is event
+        state = training.state()
+        assert not state.event_due
+        assert state.epoch_ended == isinstance(event, EpochEvent)
+    assert len(told) > 2
 
 
 @pytest.mark.parametrize("recipe", ["fast", "tutorial"])

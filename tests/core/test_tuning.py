@@ -15,7 +15,7 @@ from nin_core import PRESETS, build_nin, reporter, tuning, worker
 from nin_core.data import load_dataset
 from nin_core.datasets import DATASETS
 from nin_core.events import StepEvent
-from nin_core.jobs import this_worker
+from nin_core.processes import this_worker
 from nin_core.recipes import RECIPES
 from nin_core.records import Run
 from nin_core.store import RunStore

@@ -81,7 +81,7 @@ def stop(page: Page) -> None:
 
 def finished_run(store: RunStore, name: str, epochs: int = 1) -> int:
     """A run that ended, written as its worker would."""
-    from nin_core.jobs import this_worker
+    from nin_core.processes import this_worker
 
     train = RECIPES["fast"].configure(PRESETS["nin-slim-128"], epochs=epochs)
     run_id = store.create(PRESETS["nin-slim-128"], train, "shapes", name)
