@@ -19,6 +19,7 @@ alone.
 from __future__ import annotations
 
 import argparse
+import signal
 import statistics
 import tempfile
 import time
@@ -211,6 +212,8 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     rounds = 4 if parser.parse_args().quick else 20
+    # However it is ended, the server ends with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     executable = find_chromium()
     if executable is None:
         raise SystemExit(NO_CHROMIUM)

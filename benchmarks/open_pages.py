@@ -16,6 +16,7 @@ that went to anything but the training (Linux), less what went there with no pag
 from __future__ import annotations
 
 import argparse
+import signal
 import socket
 import subprocess
 import sys
@@ -126,6 +127,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="of a stretch (15)")
     parser.add_argument("--rounds", type=int, default=3, help="of all of them (3)")
     args = parser.parse_args()
+    # However it is ended, the server ends with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     chromium = find_chromium()
     found: dict[tuple[str, int], list[Stretch]] = {}
     with (

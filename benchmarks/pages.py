@@ -17,6 +17,7 @@ Needs what the tests need (a Chromium, Fashion-MNIST). Timings depend on the mac
 from __future__ import annotations
 
 import argparse
+import signal
 import statistics
 import tempfile
 import time
@@ -264,6 +265,8 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="fewer moves, 15 s of training")
     quick = parser.parse_args().quick
+    # However it is ended, the server ends with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     executable = find_chromium()
     if executable is None:
         raise SystemExit(NO_CHROMIUM)

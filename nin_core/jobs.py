@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from .config import NiNConfig
     from .recipes import TrainConfig
 
-# A worker on another host without a heartbeat for so long is gone. Pages look every four seconds at
-# the latest, so it is said within ten.
+# A worker on another host without a heartbeat for so long is gone. Pages look every few seconds, so
+# it is said within ten.
 SILENT_SECONDS = 6.0
 START_SECONDS = 60.0  # how long a started process may take to claim its run
 STOP_SECONDS = 10.0  # a worker that has not obeyed a stop by then is hung and gets killed

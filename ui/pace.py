@@ -7,8 +7,9 @@ for a class:
 
 * A curve that takes `D` seconds to grow across the page is drawn `DRAWINGS` times on its way: half
   a second apart in a run of a few minutes, two seconds in one of a quarter of an hour.
-* With every page that watches the drawings of all of them move apart. A page whose browser is on
-  this computer counts more, since its drawing takes the same processors.
+* With every page that watches the drawings of all of them move apart. Browsers on this computer
+  draw with the processors that train: their pages count by the square of their number, so that two
+  beside each other stay lively and ten leave nine tenths of a laptop to the training.
 * What a person waits for is shown at once: a run's first point above all, its end, or that it was
   told to pause or stop.
 * The list of runs, whose numbers say less, is drawn a sixth as often.
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
 BEGINNING_SECONDS = 0.15  # from one look at a run that is about to show its first point to the next
 WAITED_SECONDS = 0.25  # at one that is about to end, to pause or to stop
 QUEUED_SECONDS = 1.0  # at one that waits for its turn
-SHORTEST, LONGEST = 0.5, 4.0  # seconds between two drawings of a run that trains
-LIST_PACES = (3.0, 6.0, 12.0)  # and of the list
+SHORTEST, LONGEST = 0.5, 9.0  # seconds between two drawings of a run that trains
+LIST_PACES = (3.0, 6.0, 12.0, 24.0, 48.0)  # and of the list
 LIST_FACTOR = 6
 DRAWINGS = 500  # of a run from its first step to its last
 LONGEST_ALONE = 2.0  # seconds, however long the run, where only one page watches
-REMOTE_SECONDS, LOCAL_SECONDS = 0.1, 0.3  # by which a page that watches holds all of them back
+# By which a page elsewhere that watches holds all of them back, and one here times their number.
+REMOTE_SECONDS, LOCAL_SECONDS = 0.1, 0.1
 ENDING_SECONDS = 5.0  # before its end, from when a run is watched closely
 _MARGIN = 1.25  # past the limits of a pace, before it is left: an estimate wavers
 
@@ -46,7 +48,7 @@ def of_run(run: Run, others: float) -> float:
     """Seconds from one drawing of a run, of which something is to come, to the next.
 
     Args:
-        others: seconds that the pages which watch take from one another, by `Watchers.note`.
+        others: seconds to hold back for the pages that watch, by `Watchers.note`.
     """
     if run.active and run.worker is not None and not run.step:
         return max(BEGINNING_SECONDS, others / 4)  # for the second or two that it takes
@@ -85,18 +87,22 @@ class Watchers:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._pages: dict[Hashable, tuple[float, float]] = {}  # page -> when, and its seconds
+        self._pages: dict[Hashable, tuple[float, bool]] = {}  # page -> when, and whether here
 
-    def note(self, page: Hashable, seconds: float) -> float:
-        """Say that `page` draws now and takes so much; returns what all but one take together."""
+    def note(self, page: Hashable, *, here: bool) -> float:
+        """Say that `page` draws now; returns the seconds to hold back for all of them.
+
+        Args:
+            here: whether its browser is on this computer.
+        """
         now = time.monotonic()
         with self._lock:
-            self._pages[page] = now, seconds
+            self._pages[page] = now, here
             for other, (when, _) in list(self._pages.items()):
                 if now - when > 3 * LONGEST:
                     del self._pages[other]
-            taken = [seconds for _, seconds in self._pages.values()]
-        return sum(taken) if len(taken) > 1 else 0.0
+            count, near = len(self._pages), sum(here for _, here in self._pages.values())
+        return LOCAL_SECONDS * near**2 + REMOTE_SECONDS * (count - near) if count > 1 else 0.0
 
 
 def page() -> str:
@@ -116,7 +122,7 @@ def note(page: str, *, here: bool) -> float:
     Args:
         here: whether its browser is on this computer.
     """
-    return _watchers().note(page, LOCAL_SECONDS if here else REMOTE_SECONDS)
+    return _watchers().note(page, here=here)
 
 
 @st.cache_resource(show_spinner=False)

@@ -46,7 +46,7 @@ def test_a_first_point_is_looked_for_more_often_than_anything_else() -> None:
 def test_pages_that_watch_together_move_their_drawings_apart() -> None:
     paces = [pace.of_run(running(30), pace.REMOTE_SECONDS * pages) for pages in (1, 10, 30)]
     assert paces == pytest.approx([pace.SHORTEST, 1.0, 3.0])
-    assert pace.of_run(running(30), pace.LOCAL_SECONDS * 30) == pace.LONGEST
+    assert pace.of_run(running(30), pace.LOCAL_SECONDS * 30**2) == pace.LONGEST
 
 
 def test_an_estimate_that_wavers_at_a_limit_does_not_change_the_list_s_pace() -> None:
@@ -68,15 +68,17 @@ def test_the_list_follows_the_run_that_changes_most() -> None:
     assert pace.of_list([running(9000), running(20)], 0.0) == 3.0
     assert pace.of_list([running(9000)], 0.0) == 12.0
     assert pace.of_list([replace(running(9000), state="queued")], 0.0) == 3.0
-    assert pace.of_list([running(20)], 3.0) == 12.0
+    assert pace.of_list([running(20)], 3.0) == 24.0
+    assert pace.of_list([running(20)], 30.0) == pace.LIST_PACES[-1]
 
 
 def test_pages_are_counted_while_they_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(pace.time, "monotonic", lambda: now)
     watchers = pace.Watchers()
-    assert watchers.note("a", 0.3) == 0.0
-    assert watchers.note("b", 0.1) == pytest.approx(0.4)
-    assert watchers.note("a", 0.3) == pytest.approx(0.4)
+    here, elsewhere = pace.LOCAL_SECONDS, pace.REMOTE_SECONDS
+    assert watchers.note("a", here=True) == 0.0
+    assert watchers.note("b", here=False) == pytest.approx(here + elsewhere)
+    assert watchers.note("c", here=True) == pytest.approx(4 * here + elsewhere)
     now += 4 * pace.LONGEST
-    assert watchers.note("a", 0.3) == 0.0
+    assert watchers.note("a", here=True) == 0.0

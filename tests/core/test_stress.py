@@ -1,6 +1,7 @@
 """Kills at random moments, many writers, two servers at once, and memory against its prediction.
 
-In small numbers; `benchmarks/stress.py` and `benchmarks/memory_model.py` have the large ones.
+In full counts on SQLite; `benchmarks/stress.py` has them on PostgreSQL, too, and
+`benchmarks/memory_model.py` compares more configurations.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def test_killed_workers_and_servers_change_nothing_and_leave_nothing(
     store = on_database(kind, request)
     monkeypatch.setattr(stress, "GONE_SECONDS", 60.0)  # a busy machine fails no test
     monkeypatch.setattr(stress, "LONGEST_LIFE", 2.0)
-    done = stress.kills(store.url, workers=2, servers=1)
+    workers, servers = (50, 10) if kind == "sqlite" else (10, 2)
+    done = stress.kills(store.url, workers=workers, servers=servers)
+    print(f"{done.attempts} attempts at {done.epochs} epochs in {done.seconds:.0f} s")
     assert done.same
     assert (done.orphans, done.integrity) == (0, "ok")
 
@@ -35,7 +38,8 @@ def test_killed_workers_and_servers_change_nothing_and_leave_nothing(
 @pytest.mark.parametrize("kind", databases())
 def test_writers_at_once_lose_nothing(kind: str, request: pytest.FixtureRequest) -> None:
     store = on_database(kind, request)
-    written, found, _ = stress.writers(store.url, processes=4, seconds=2.0)
+    written, found, worst = stress.writers(store.url, processes=30, seconds=20.0)
+    print(f"{written:,} rows, slowest commit {1000 * worst:.0f} ms")
     assert written == found > 0
 
 
