@@ -13,7 +13,7 @@ import streamlit as st
 from nin_core import NiNConfig
 from nin_core.background import Report
 from nin_core.recipes import TrainConfig
-from ui import background, resources
+from ui import background, resources, small_table
 
 if TYPE_CHECKING:
     from nin_core.preflight import Preflight, Verdict
@@ -25,19 +25,6 @@ _ICONS: dict[Verdict, str] = {
     "doubtful": ":orange[:material/warning:]",
     "stalled": ":red[:material/block:]",
 }
-
-_STYLE = """
-<style>
-.nin-preflight { width: 100%; border-collapse: collapse; font-size: .8rem; line-height: 1.2; }
-.nin-preflight th { font-weight: 400; opacity: .75; text-align: right; vertical-align: bottom; }
-.nin-preflight th:first-child { text-align: left; }
-.nin-preflight td { border-top: 1px solid rgba(128, 128, 128, .25); padding: .16rem 0;
-  text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.nin-preflight td:first-child { text-align: left; }
-.nin-preflight .some { font-weight: 600; }
-.nin-preflight .none { opacity: .55; }
-</style>
-"""
 
 
 def draw(network: NiNConfig, train: TrainConfig, dataset: str) -> None:
@@ -68,7 +55,7 @@ def draw(network: NiNConfig, train: TrainConfig, dataset: str) -> None:
         return
     found: Preflight = look.result
     st.markdown(f"{_ICONS[found.verdict]} {found.sentence}")
-    st.html(_STYLE + table(found))
+    st.html(table(found))
     st.caption(
         f"Before the first step, over {found.images} training images: channels that are zero "
         "everywhere, and the gradient's norm. The logits differ by "
@@ -78,13 +65,12 @@ def draw(network: NiNConfig, train: TrainConfig, dataset: str) -> None:
 
 def table(found: Preflight) -> str:
     """The convolutions as HTML: dead channels of how many, norm of the gradient."""
-    rows = "".join(
-        f"<tr><td>{layer.name}</td>"
-        f"<td class='{'some' if layer.dead else 'none'}'>{layer.dead} of {layer.channels}</td>"
-        f"<td>{layer.gradient:.2g}</td></tr>"
+    rows = [
+        (
+            layer.name,
+            small_table.Cell(f"{layer.dead} of {layer.channels}", marked=layer.dead > 0),
+            f"{layer.gradient:.2g}",
+        )
         for layer in found.layers
-    )
-    return (
-        "<table class='nin-preflight' aria-label='How each layer starts'><thead><tr>"
-        f"<th>layer</th><th>dead</th><th>gradient</th></tr></thead><tbody>{rows}</tbody></table>"
-    )
+    ]
+    return small_table.html("How each layer starts", ("layer", "dead", "gradient"), rows)

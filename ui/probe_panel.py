@@ -11,7 +11,7 @@ import streamlit as st
 from nin_core import NiNConfig, machine, probing, tuning
 from nin_core.background import Report
 from nin_core.recipes import TrainConfig
-from ui import background, resources
+from ui import background, resources, small_table
 
 _ASKED = "tr:probe"
 
@@ -57,13 +57,19 @@ def _draw_found(found: tuning.Tuning) -> None:
     with st.expander(
         f"{found.chosen.words()}: {found.images_per_second:,.0f} images/s", key="tr:tuning"
     ):
-        rows = "".join(
-            f"| {trial.settings.words()} | {trial.images_per_second:,.0f} |\n"
-            for trial in found.trials
-        )
-        st.markdown(f"| Settings | images/s |\n|:--|--:|\n{rows}")
+        st.html(table(found))
         st.caption(
             "Timed on this computer with random images, for networks of this size. A run keeps the "
             "settings that it began with, but for its threads: runs that train at once share the "
             "cores."
         )
+
+
+def table(found: tuning.Tuning) -> str:
+    """The trials as HTML: their settings, images a second; the chosen one stands out."""
+    rows: list[tuple[str | small_table.Cell, ...]] = []
+    for trial in found.trials:
+        texts = trial.settings.words(), f"{trial.images_per_second:,.0f}"
+        chosen = trial.settings == found.chosen
+        rows.append(tuple(small_table.Cell(t, marked=True) for t in texts) if chosen else texts)
+    return small_table.html("Ways to train and their speed", ("settings", "images/s"), rows)

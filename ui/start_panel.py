@@ -26,6 +26,7 @@ from nin_core import (
     jobs,
     machine,
     summarize,
+    tuning,
 )
 from nin_core.data import DatasetStatus, find_dataset
 from nin_core.datasets import DATASETS
@@ -255,12 +256,8 @@ def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
 
 def _cost(plan: Plan) -> None:
     runs = resources.store().list_runs(states=("finished", "stopped"), limit=TIMED_RUNS)
-    seconds, timed = predicted_seconds(plan, runs)
+    seconds, basis = predicted_seconds(plan, runs)
     memory = admission.predict_bytes(plan.network, plan.train, plan.dataset)
-    if timed:
-        basis = f"by {timed} earlier run{'s' if timed > 1 else ''}"
-    else:
-        basis = "a first guess, no run has been timed here yet"
     data = DATASETS[plan.dataset]
     steps = plan.train.total_epochs * estimate.steps_per_epoch(plan.train, data.train_size)
     st.caption(
@@ -273,13 +270,25 @@ def _cost(plan: Plan) -> None:
         st.caption(f"{len(active)} runs are active, so this one waits for its turn.")
 
 
-def predicted_seconds(plan: Plan, runs: list[Run]) -> tuple[float, int]:
-    """Seconds the plan will take, and by how many of `runs` this computer's speed is known."""
+def predicted_seconds(plan: Plan, runs: list[Run]) -> tuple[float, str]:
+    """Seconds the plan will take, and, in words, what is known of this computer's speed.
+
+    Best known by runs of this very network, then by steps that were timed, then by other networks.
+    """
     timed = [
         (run.network, run.examples_per_second)
         for run in runs
         if run.network is not None and run.examples_per_second
     ]
+    alike = [(network, speed) for network, speed in timed if network == plan.network]
+    found = None if machine.accelerators() else tuning.known(plan.network, plan.train.batch_size)
+    timed = alike or timed
+    basis = "a first guess, no run has been timed here yet"
+    if found is not None and not alike:
+        timed = [(plan.network, found.images_per_second)]
+        basis = "by steps that were timed here"
+    elif timed:
+        basis = f"by {len(timed)} earlier run{'s' if len(timed) > 1 else ''}"
     data = DATASETS[plan.dataset]
     seconds = estimate.predict_seconds(
         plan.network,
@@ -288,7 +297,7 @@ def predicted_seconds(plan: Plan, runs: list[Run]) -> tuple[float, int]:
         test_size=data.test_size,
         speed=estimate.measured_speed(timed) or 1.0,
     )
-    return seconds, len(timed)
+    return seconds, basis
 
 
 def _problem(plan: Plan) -> str | None:

@@ -40,7 +40,7 @@ def offered(app: AppTest) -> bool:
 
 
 def tables(app: AppTest) -> list[str]:
-    return [block.value for block in app.main.get("html") if "nin-preflight" in block.value]
+    return [block.value for block in app.main.get("html") if "How each layer starts" in block.value]
 
 
 def check(app: AppTest) -> None:

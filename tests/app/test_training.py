@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from nin_core import PRESETS, NiNConfig, admission, jobs, processes, summarize
+from nin_core import PRESETS, NiNConfig, admission, jobs, processes, summarize, tuning
 from nin_core.data import Dataset, load_dataset
 from nin_core.datasets import DATASETS
 from nin_core.evaluation import pack_logits
@@ -285,9 +285,7 @@ def test_a_prediction_follows_the_speed_and_the_images(store: RunStore) -> None:
     def seconds(runs: list[Run], **changes: Any) -> float:
         train = RECIPES["fast"].configure(NETWORK, **changes)
         plan = start_panel.Plan(NETWORK, train, "fashion-mnist", None)
-        predicted, timed = start_panel.predicted_seconds(plan, runs)
-        assert timed == len(runs)
-        return predicted
+        return start_panel.predicted_seconds(plan, runs)[0]
 
     ended(store, "finished")  # at 4,000 images a second
     (at_4000,) = store.list_runs()
@@ -299,6 +297,27 @@ def test_a_prediction_follows_the_speed_and_the_images(store: RunStore) -> None:
     assert seconds([at_4000], epochs=3) == pytest.approx(3 * seconds([at_4000]))
     assert seconds([at_4000], subset=6000) < seconds([at_4000]) / 4
     assert seconds([]) > 0
+
+
+def test_a_prediction_is_by_this_network_then_by_timed_steps_then_by_others(
+    store: RunStore,
+) -> None:
+    train = RECIPES["fast"].configure(NETWORK)
+    plan = start_panel.Plan(NETWORK, train, "fashion-mnist", None)
+    ended(store, "finished")
+    (own,) = store.list_runs()
+    other = replace(own, network=PRESETS["nin-224"])
+
+    def basis(*runs: Run) -> str:
+        return start_panel.predicted_seconds(plan, list(runs))[1]
+
+    assert basis(other, own, own) == "by 2 earlier runs"
+    assert basis(other) == "by 1 earlier run"
+    usual = tuning.usual_settings(NETWORK, train.batch_size, 2)
+    trial = tuning.Trial(usual, 1234.0)
+    tuning._keep(NETWORK, train.batch_size, tuning.Tuning((trial,), usual))
+    assert basis(other) == "by steps that were timed here"
+    assert basis(other, own) == "by 1 earlier run"
 
 
 # --- a run's states ---------------------------------------------------------------------------

@@ -276,6 +276,18 @@ def test_a_paused_run_goes_on(server: Dashboard, page: Page) -> None:
     stop(page)
 
 
+def test_the_fastest_way_to_train_is_found_before_the_first_run(
+    start_server: StartServer, page: Page
+) -> None:
+    visit(page, start_server(), "/training?net=nin-28")
+    choose(page, "Data set", "Shapes (generated)")
+    sees(page, re.compile("a first guess"))
+    button(page, "Find the fastest way to train it").click()
+    sees(page, re.compile(r"channels (last|first).*: [\d,]+ images/s"))
+    sees(page, re.compile("by steps that were timed here"))
+    assert_no_exception(page)
+
+
 def test_a_killed_worker_is_shown_as_interrupted(server: Dashboard, page: Page) -> None:
     run_id = start_long_run(page, server)
     worker = RunStore(server.store_url).get(run_id).worker_pid
