@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from .estimate import test_batch
 from .inputs import Inputs
+from .trouble import ALL_ALIVE
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +171,7 @@ def diagnose(
         dead,
         classes,
         spread,
-        f"No class map is dead, but the loss of {probe.loss:.3f} is not clearly below "
+        f"{ALL_ALIVE}, but the loss of {probe.loss:.3f} is not clearly below "
         f"ln({classes}) = {guessing:.3f}, the loss of guessing: train for more epochs, or, "
         "if it was trained otherwise, with the fast recipe.",
     )

@@ -179,11 +179,22 @@ class Run:
     base_bytes: int | None
     peak_bytes: int | None
     settings: Settings | None
-    has_checkpoint: bool
-    has_evaluation: bool
+    checkpoint_step: int | None
+    evaluated_images: int | None
+    evaluated_accuracy: float | None
     network: NiNConfig | None
     train: TrainConfig | None
     problem: str | None
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether its weights are kept, those after `checkpoint_step` steps."""
+        return self.checkpoint_step is not None
+
+    @property
+    def has_evaluation(self) -> bool:
+        """Whether it was measured after its end, on `evaluated_images` test images."""
+        return self.evaluated_images is not None
 
     @property
     def active(self) -> bool:

@@ -28,8 +28,12 @@ if TYPE_CHECKING:
     from .tuning import Settings
 
 RUN_COLUMNS = [column for column in tables.runs.columns if column.name != "log"] + [
-    sa.exists().where(tables.checkpoints.c.run_id == tables.runs.c.id).label("has_checkpoint"),
-    sa.exists().where(tables.evaluations.c.run_id == tables.runs.c.id).label("has_evaluation"),
+    sa.select(column).where(column.table.c.run_id == tables.runs.c.id).scalar_subquery().label(name)
+    for name, column in (
+        ("checkpoint_step", tables.checkpoints.c.step),
+        ("evaluated_images", tables.evaluations.c.images),
+        ("evaluated_accuracy", tables.evaluations.c.accuracy),
+    )
 ]
 
 
@@ -49,8 +53,6 @@ def read_run(row: sa.Row[Any]) -> Run:
             problem = f"This version cannot read the run's {what}: {why}"
             values[name] = None
     values["settings"] = _settings_of(values["settings"])
-    values["has_checkpoint"] = bool(values["has_checkpoint"])
-    values["has_evaluation"] = bool(values["has_evaluation"])
     return Run(**values, problem=problem)
 
 

@@ -47,7 +47,7 @@ from .training_state import (
     optimizer_tensors,
     restore_optimizer,
 )
-from .trouble import DIVERGED
+from .trouble import DIVERGED, LOWER_RATE
 from .tuning import Settings
 from .vitals import Norms, watched
 
@@ -551,9 +551,8 @@ class Training:
         if not math.isfinite(loss):
             rate = self._config.rate_after(self.step)
             raise DivergedError(
-                f"{DIVERGED} after step {self.step:,}: the learning "
-                f"rate of {rate:g} is too high for this network; {rate / 10:g}, or the fast "
-                "recipe, would work."
+                f"{DIVERGED} after step {self.step:,}: the learning rate of {rate:g} is too high "
+                f"for this network; {rate / LOWER_RATE:g}, or the fast recipe, would work."
             )
 
     def _seconds(self) -> float:

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .config import NiNConfig
-from .recipes import MIN_RATE, RECIPES, TrainConfig
+from .recipes import MAX_EPOCHS, MIN_RATE, RECIPES, TrainConfig
 
 DIVERGED = "The loss is no longer a finite number"  # how `training.DivergedError` begins
+ALL_ALIVE = "No class map is dead"  # how a diagnosis begins of a network that may only need longer
+LOWER_RATE, LONGER = 10, 3  # by which a rate that is too high is divided, and epochs are multiplied
 
 # A loss this close to ln(classes), relatively, is that of guessing. A tutorial run that has died
 # stays within 0.1 %; one that learns passes through the band within a few points.
@@ -47,17 +49,28 @@ def plateau(steps: Sequence[float], losses: Sequence[float], num_classes: int) -
     return length if length >= MIN_STEPS else None
 
 
-def twin(train: TrainConfig, network: NiNConfig, train_size: int) -> Twin:
-    """The same run in the way in which it would learn: the fast recipe, else a lower rate.
+def twin(
+    train: TrainConfig, network: NiNConfig, train_size: int, *, too_short: bool = False
+) -> Twin:
+    """The same run in the way in which it would learn.
+
+    That is the fast recipe; where that is its own, the recipe's rate, or a lower one.
 
     Args:
         train: of the run that does not learn.
         train_size: training images of its data set.
+        too_short: whether nothing is wrong with it, as far as can be seen, but its length.
     """
     fast = RECIPES["fast"].configure(
         network, train_size=train_size, subset=train.subset, seed=train.seed
     )
-    if train.recipe != "fast" or train.learning_rate > fast.learning_rate:
+    if train.recipe != "fast":
         return Twin(fast, "with the fast recipe")
-    rate = max(MIN_RATE, float(f"{train.learning_rate / 4:.2g}"))
+    if train.learning_rate > fast.learning_rate:
+        rate = fast.learning_rate
+        return Twin(train.varied(learning_rate=rate), f"at the recipe's learning rate, {rate:g}")
+    if too_short:
+        epochs = min(MAX_EPOCHS, LONGER * train.total_epochs)
+        return Twin(train.varied(epochs=epochs), f"of {epochs} epochs")
+    rate = max(MIN_RATE, float(f"{train.learning_rate / LOWER_RATE:.2g}"))
     return Twin(train.varied(learning_rate=rate), f"at a learning rate of {rate:g}")

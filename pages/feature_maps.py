@@ -13,7 +13,7 @@ st.caption(
     "from the first convolution to the class maps that decide."
 )
 left, right = st.columns([3, 7], gap="large")
-with frame.guarded():
+with frame.guarded(recovers=True):
     with left:
         feature_images.take_link()
         subject = feature_subject.choose_network(config)

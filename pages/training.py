@@ -6,7 +6,7 @@ from ui import fan_panel, frame, results, run_choice, runs, start_panel, trainin
 
 config = frame.begin()
 st.title("Training")
-with frame.guarded():
+with frame.guarded(recovers=True):
     run = run_choice.opened()
     left, right = st.columns([1, 2], gap="large")
     with left, st.container(gap="xsmall"):

@@ -50,7 +50,7 @@ def draw(run: Run) -> None:
             low,
             high,
             given[name],
-            key=f"tr:duplicate:{run.id}:{name}",
+            key=f"tr:duplicate:{run.id}:{name}:{given[name]}",  # what is given may change
             **decimal,
         )
     changes = {name: value for name, value in chosen.items() if value != given[name]}
@@ -65,13 +65,14 @@ def draw(run: Run) -> None:
         )
     else:
         st.caption("Nothing is changed yet: the twin would repeat this run.")
+    press = run_choice.presses("duplicate")
     st.button(
         "Start the duplicate",
-        key="tr:duplicate:start",
+        key=f"tr:duplicate:start:{press}",
         icon=":material/play_arrow:",
         type="primary",
         disabled=not changes,
-        on_click=_start,
+        on_click=run_choice.once("duplicate", press, _start),
         args=(run.id, changes),
     )
 

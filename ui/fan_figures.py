@@ -141,11 +141,18 @@ def _hover(point: fans.BandPoint, what: str, digits: str) -> str:
 
 
 def _every(band: list[fans.BandPoint]) -> list[fans.BandPoint]:
-    """Of a long band every 2nd, 4th … point, and the last."""
+    """Of a long band every 2nd, 4th … point, as wide as it and those before it; and the last."""
     stride = 1
     while len(band) > stride * MAX_POINTS:
         stride *= 2
-    return band if stride == 1 else [*band[:-1:stride], band[-1]]
+    ends = [*range(0, len(band) - 1, stride), len(band) - 1] if stride > 1 else range(len(band))
+    kept, start = [], 0
+    for end in ends:
+        part = band[start : end + 1]
+        lowest, highest = min(p.lowest for p in part), max(p.highest for p in part)
+        kept.append(band[end]._replace(lowest=lowest, highest=highest))
+        start = end + 1
+    return kept
 
 
 def _few(curve: tuple[Floats, Floats]) -> tuple[Floats, Floats]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ui import architecture
+from ui import architecture, resources
 
 if TYPE_CHECKING:
     from streamlit.navigation.page import StreamlitPage
@@ -30,6 +30,8 @@ _PAGES = (
     ("pages/training.py", "Training", ":material/show_chart:"),
     ("pages/feature_maps.py", "Feature maps", ":material/grid_view:"),
 )
+
+RECOVERY_SECONDS = 4.0  # from one question of a page that waits for its store to the next
 
 # Streamlit fades whatever a running script has not reached yet: at each step of a slider every
 # element on the page began to fade and was called back, a layer and an animation apiece, a sixth of
@@ -126,8 +128,12 @@ def begin() -> NiNConfig:
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
-    """Show a store's or a data set's failure as its sentence, where it happened."""
+def guarded(*, recovers: bool = False) -> Iterator[None]:
+    """Show a store's or a data set's failure as its sentence, where it happened.
+
+    Args:
+        recovers: have the page drawn anew once the store answers again.
+    """
     from nin_core.data import DataError
     from nin_core.store import StoreError
 
@@ -135,5 +141,17 @@ def guarded() -> Iterator[None]:
         yield
     except StoreError as error:
         st.error(f"The run store cannot be used: {error}", icon=":material/database_off:")
+        if recovers:
+            st.fragment(_wait_for_store, run_every=RECOVERY_SECONDS)()
     except DataError as error:
         st.error(str(error), icon=":material/image_not_supported:")
+
+
+def _wait_for_store() -> None:
+    from nin_core.store import StoreError
+
+    try:
+        resources.store().work()
+    except StoreError:
+        return
+    st.rerun()

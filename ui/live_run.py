@@ -20,12 +20,12 @@ import streamlit as st
 
 from nin_core import jobs, trouble
 from nin_core.datasets import DATASETS
-from nin_core.records import RESUMABLE, RunNotFound
+from nin_core.records import PHASE_MEASURING, RESUMABLE, RunNotFound
 from nin_core.store import StoreError
 from ui import curve_panel, resources, run_feed, run_picture
 from ui.components import follow
 from ui.curve_panel import Look
-from ui.run_choice import attempt, open_run, show_notice
+from ui.run_choice import attempt, once, open_run, presses, show_notice
 from ui.run_picture import Seen
 
 if TYPE_CHECKING:
@@ -102,16 +102,18 @@ def _status(seen: Seen) -> None:
     run = seen.run
     if html := run_picture.progress(seen):
         _progress(run, html)
-    elif run.worker is not None:
+    elif run.worker is not None and run.phase == PHASE_MEASURING:
         st.caption("Measuring it on the test set …")
+    elif run.worker is not None:
+        return  # its process is about to end
     elif run.state in RESUMABLE and run.problem is None:
         _go_on(run)
 
 
 def _go_on(run: Run) -> None:
     """Offer to let the run train on from where it was."""
-    kept = run.has_checkpoint and run.step
-    where = f"after step {run.step:,} of {run.total_steps:,}" if kept and run.total_steps else ""
+    kept = run.checkpoint_step
+    where = f"after step {kept:,} of {run.total_steps:,}" if kept and run.total_steps else ""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         _button(
             "Resume" if kept else "Start again",
@@ -124,7 +126,8 @@ def _go_on(run: Run) -> None:
             else "It had kept nothing yet, so it begins anew.",
         )
         if where:
-            st.caption(f"{run.state.capitalize()} {where}.", width="content")
+            ended = run.state.capitalize() if kept == run.step else "Goes on"
+            st.caption(f"{ended} {where}.", width="content")
 
 
 def _progress(run: Run, html: str) -> None:
@@ -151,10 +154,11 @@ def _progress(run: Run, html: str) -> None:
 
 def _button(label: str, run: Run, action: Callable[..., Any], **settings: Any) -> None:
     """A button that does something with a run in the store; a refusal is shown at the run."""
+    press = presses(label)
     st.button(
         label,
-        key=f"tr:{label.lower()}",
-        on_click=attempt,
+        key=f"tr:{label.lower()}:{press}",
+        on_click=once(label, press, attempt),
         args=("run", action, resources.store(), run.id),
         width="content",
         **settings,
@@ -175,7 +179,7 @@ def _messages(seen: Seen) -> None:
                 st.code(seen.log, language=None, height=300)
     elif run.state == "interrupted":
         kept = (
-            f"Its weights after {run.step:,} steps are kept."
+            f"Its weights after {run.checkpoint_step:,} steps are kept."
             if run.has_checkpoint
             else "It had not kept any weights yet."
         )
@@ -184,27 +188,31 @@ def _messages(seen: Seen) -> None:
         )
     elif run.state == "stopped" and not run.step:
         st.info("This run was stopped before its first step: there was nothing to keep.")
+    too_short = False
     if run.diagnosis:
         st.warning(f"**Diagnosis:** {run.diagnosis}", icon=":material/troubleshoot:")
+        too_short = run.diagnosis.startswith(trouble.ALL_ALIVE)
     elif sentence := run_picture.stuck(seen):
         st.warning(sentence, icon=":material/horizontal_rule:")
     elif not (run.error or "").startswith(trouble.DIVERGED):
         return
-    _offer_twin(run)
+    _offer_twin(run, too_short)
 
 
-def _offer_twin(run: Run) -> None:
+def _offer_twin(run: Run, too_short: bool) -> None:
     """A button for the run that would learn, where this one does not."""
     if run.train is None or run.network is None or run.dataset not in DATASETS:
         return
     if st.session_state.pop(_TWIN, False):
         st.rerun()  # the page, whose run is the twin now
-    twin = trouble.twin(run.train, run.network, DATASETS[run.dataset].train_size)
+    size = DATASETS[run.dataset].train_size
+    twin = trouble.twin(run.train, run.network, size, too_short=too_short)
+    press = presses("twin")
     st.button(
         f"Start a twin {twin.change}",
-        key="tr:twin",
+        key=f"tr:twin:{press}",
         icon=":material/call_split:",
-        on_click=_start_twin,
+        on_click=once("twin", press, _start_twin),
         args=(run, twin),
         help="The same network on the same images with the same seed; this run stays as it is.",
     )

@@ -10,7 +10,7 @@ from nin_core import jobs, run_export
 from nin_core.recipes import MAX_EPOCHS, MAX_RATE, MIN_RATE
 from nin_core.records import RESUMABLE
 from ui import architecture, duplicate_panel, frame, resources
-from ui.run_choice import DRAFT, attempt, delete
+from ui.run_choice import DRAFT, attempt, delete, once, presses
 
 if TYPE_CHECKING:
     from nin_core.records import MetricRow, Run
@@ -58,7 +58,14 @@ def _train_on(run: Run) -> None:
     cycle = ", in a cycle of the learning rate of their own" * (run.train.schedule != "constant")
     st.number_input("More epochs", 1, MAX_EPOCHS, key=key)
     st.caption(f"They follow its {run.train.total_epochs}{cycle}.")
-    st.button("Train on", icon=":material/play_arrow:", on_click=_extend, args=(run.id, key))
+    press = presses("extend")
+    st.button(
+        "Train on",
+        key=f"tr:extend:start:{press}",
+        icon=":material/play_arrow:",
+        on_click=once("extend", press, _extend),
+        args=(run.id, key),
+    )
 
 
 def _downloads(run: Run) -> None:
@@ -102,12 +109,13 @@ def _learning_rate(run: Run) -> None:
     """Another rate for the rest of a run, from its next step on."""
     assert run.train is not None
     cycle = run.train.schedule != "constant"
-    key = f"tr:rate:{run.id}"
+    now = run.desired_rate or run.train.rate_after(run.step)
+    key = f"tr:rate:{run.id}:{now}"  # another tab may change it
     st.number_input(
         "Learning rate from now on",
         MIN_RATE,
         MAX_RATE,
-        run.desired_rate or run.train.rate_after(run.step),
+        now,
         step=0.001,
         format="%g",
         key=key,
@@ -147,7 +155,14 @@ def _rename_and_delete(run: Run) -> None:
         st.caption(f"Run #{run.id} is {run.state}; stop it before you delete it.")
         return
     st.caption("Deleting takes the curves, the weights and the results with it, for good.")
-    st.button(f"Delete run #{run.id}", icon=":material/delete:", on_click=_delete, args=(run.id,))
+    press = presses("delete")
+    st.button(
+        f"Delete run #{run.id}",
+        key=f"tr:delete:{press}",
+        icon=":material/delete:",
+        on_click=once("delete", press, _delete),
+        args=(run.id,),
+    )
 
 
 def _rename(run_id: int, key: str) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 DRAFT = "tr:draft"
 _OPEN = "tr:open"
 _NOTICE = "tr:notice"
+_PRESSES = "tr:presses"
 
 
 def opened() -> Run | None:
@@ -53,6 +54,8 @@ def opened() -> Run | None:
 
 def open_run(run_id: int) -> None:
     """Have the page show this run from the next rerun on, and the URL name it."""
+    if st.session_state.get(_OPEN) != run_id and st.session_state.get(_NOTICE, ("",))[0] == "run":
+        del st.session_state[_NOTICE]  # it was about another run
     st.session_state[_OPEN] = run_id
     st.query_params["run"] = str(run_id)
 
@@ -110,6 +113,26 @@ def attempt(place: str, action: Callable[..., Any], *args: Any) -> Any:
         sentence = str(error)
         st.session_state[_NOTICE] = place, sentence[:1].upper() + sentence[1:]
         return None
+
+
+def presses(button: str) -> int:
+    """How often a button has been pressed in this session: part of its key, and for `once`."""
+    return int(st.session_state.get(_PRESSES, {}).get(button, 0))
+
+
+def once(button: str, press: int, action: Callable[..., Any]) -> Callable[..., None]:
+    """An action that the second click of a double click does not repeat.
+
+    Args:
+        press: `presses(button)` when the button was drawn; the next one has another key.
+    """
+
+    def act(*args: Any) -> None:
+        if presses(button) == press:
+            st.session_state.setdefault(_PRESSES, {})[button] = press + 1
+            action(*args)
+
+    return act
 
 
 def show_notice(place: str) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nin_core.records import Run
     from nin_core.store import RunStore
 
-MAX_HISTORIES = 32  # runs whose points a server keeps at hand
+MAX_HISTORIES = 160  # runs whose points a server keeps at hand: all of some fans and a comparison
 
 
 def title(run: Run) -> str:
@@ -47,13 +47,12 @@ def steps_per_epoch(run: Run) -> float:
 
 def with_final_test(run: Run, history: History) -> History:
     """A run's points with the test that was made after its end, which has no row of its own."""
-    if run.active or not run.has_evaluation or run.test_accuracy is None or not run.test_examples:
+    images, accuracy = run.evaluated_images, run.evaluated_accuracy
+    if run.active or not images or accuracy is None:
         return history
     data = DATASETS.get(run.dataset)
-    whole = data is not None and run.test_examples >= data.test_size
-    return history.tested(
-        run.step, run.test_accuracy, run.test_examples, whole=whole, seconds=run.seconds
-    )
+    whole = data is not None and images >= data.test_size
+    return history.tested(run.step, accuracy, images, whole=whole, seconds=run.seconds)
 
 
 def local_time(moment: datetime) -> datetime:
@@ -69,18 +68,20 @@ class Histories:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[int, datetime, int], History] = OrderedDict()
+        # And whether the run had ended by then, so that no more come.
+        self._kept: OrderedDict[tuple[int, datetime, int], tuple[History, bool]] = OrderedDict()
 
     def of(self, store: RunStore, run: Run) -> History:
         """All points of `run`, of which only the new ones are read."""
         # Another database may give the same numbers, and a new attempt takes points back.
         key = (run.id, run.created_at, run.attempt)
         with self._lock:
-            history = self._kept.get(key, History())
+            history, complete = self._kept.get(key, (History(), False))
         # Two sessions may read the same rows; each extends what it has, so none is added twice.
-        history = history.extended(store.metrics(run.id, history.last_id))
+        if not complete:
+            history = history.extended(store.metrics(run.id, history.last_id))
         with self._lock:
-            self._kept[key] = history
+            self._kept[key] = history, not run.active and run.worker is None
             self._kept.move_to_end(key)
             while len(self._kept) > MAX_HISTORIES:
                 self._kept.popitem(last=False)

@@ -54,6 +54,7 @@ def _pace(runs: list[Run], current: float | None = None) -> float | None:
 
 
 def _live(opened: int | None, every: float | None) -> None:
+    runs: list[Run] | None = None
     with frame.guarded():
         if every is not None:  # whoever looks at the list moves the queue on, whichever run is open
             jobs.advance(resources.store())
@@ -72,6 +73,8 @@ def _live(opened: int | None, every: float | None) -> None:
             _comparison(ticked[:MAX_COMPARED])
             if len(ticked) > MAX_COMPARED:
                 st.caption(f"The newest {MAX_COMPARED} of {len(ticked)} ticked runs are drawn.")
+    if runs is None:
+        return  # the next drawing tries again
     if _pace(runs, every) != every or st.session_state.pop("tr:picked", False):
         st.rerun()  # to tick at another pace or no more, or to open the run that was clicked
 

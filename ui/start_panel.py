@@ -42,6 +42,7 @@ from nin_core.store import default_name
 from nin_core.tables import MAX_NAME
 from ui import (
     fan_panel,
+    frame,
     numbers,
     preflight_panel,
     probe_panel,
@@ -74,6 +75,11 @@ class Plan:
 @st.fragment
 def draw(config: NiNConfig) -> None:
     """Draw the panel for `config`, the sidebar's network."""
+    with frame.guarded():
+        _draw(config)
+
+
+def _draw(config: NiNConfig) -> None:
     draft = st.session_state.setdefault(
         run_choice.DRAFT, {"recipe": "fast", "dataset": "fashion-mnist"}
     )

@@ -29,9 +29,9 @@ from nin_core.measure import PROCESS_BYTES
 from nin_core.recipes import RECIPES
 from nin_core.records import MetricRow, Run
 from nin_core.store import RunStore
-from nin_core.trouble import DIVERGED
+from nin_core.trouble import ALL_ALIVE, DIVERGED, LONGER, LOWER_RATE
 from tests.conftest import dashboard
-from ui import runs, start_panel
+from ui import run_points, runs, start_panel
 from ui.architecture import link
 
 NETWORK = PRESETS["nin-slim-128"]
@@ -405,7 +405,8 @@ def test_an_interrupted_run_says_so(store: RunStore) -> None:
     assert store.lose(store.get(run_id), "Its worker process was killed (SIGKILL).")
     page = open_page(run=run_id)
     assert "This run was interrupted. Its worker process was killed (SIGKILL)." in texts(page)
-    assert "are kept" in texts(page)
+    assert "Its weights after 30 steps are kept." in texts(page)
+    assert "Goes on after step 30 of" in texts(page)
 
 
 def test_a_diagnosis_is_in_sight(store: RunStore) -> None:
@@ -446,8 +447,31 @@ def test_a_diverged_run_offers_a_twin_at_a_lower_rate(store: RunStore) -> None:
         store, "failed", error=f"{DIVERGED} after step 40: the learning rate is too high."
     )
     page = open_page(run=run_id)
-    rate = RECIPES["fast"].configure(NETWORK).learning_rate / 4
+    rate = RECIPES["fast"].configure(NETWORK).learning_rate / LOWER_RATE
     assert button(page, f"Start a twin at a learning rate of {float(f'{rate:.2g}'):g}")
+
+
+def test_a_run_that_was_too_short_offers_more_epochs_not_a_lower_rate(store: RunStore) -> None:
+    run_id = ended(store, "finished", diagnosis=f"{ALL_ALIVE}, but the loss is that of guessing.")
+    assert button(open_page(run=run_id), f"Start a twin of {LONGER} epochs")
+
+
+def test_the_second_of_two_clicks_does_nothing() -> None:
+    """It is one on the button as it was drawn before the first."""
+
+    def script() -> None:
+        import streamlit as st
+
+        from ui import run_choice
+
+        done: list[int] = []
+        click = run_choice.once("twin", run_choice.presses("twin"), done.append)
+        click(1)
+        click(2)
+        run_choice.once("twin", run_choice.presses("twin"), done.append)(3)
+        st.caption(str(done))
+
+    assert AppTest.from_function(script).run().caption[0].value == "[1, 3]"
 
 
 def test_a_run_that_learns_offers_no_twin(store: RunStore) -> None:
@@ -707,6 +731,43 @@ def test_a_database_that_goes_away_leaves_the_curves_on_the_page(
         assert "does not answer" not in texts(asking)
 
 
+def test_a_page_comes_back_when_its_store_does(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nin_core.store import StoreError
+
+    ended(store, "finished")
+
+    def panel() -> None:
+        from nin_core import PRESETS
+        from ui import start_panel
+
+        start_panel.draw(PRESETS["nin-slim-128"])
+
+    def listed() -> None:
+        from ui import runs
+
+        runs._live(None, 3.0)
+
+    def gone(self: RunStore, *args: Any, **facts: Any) -> Any:
+        raise StoreError("The run store is locked by another process.", "locked")
+
+    with monkeypatch.context() as away:
+        for name in ("get", "list_runs", "work"):
+            away.setattr(RunStore, name, gone)
+        page = open_page()
+        assert not page.exception
+        assert "The run store cannot be used" in texts(page)
+        # Parts of a page that are drawn by themselves say so, too.
+        for script in (panel, listed):
+            part = AppTest.from_function(script).run()
+            assert not part.exception
+            assert "The run store cannot be used" in texts(part)
+    page.run()
+    assert "The run store cannot be used" not in texts(page)
+    assert "Runs" in [heading.value for heading in page.subheader]
+
+
 def test_a_run_of_another_version_is_listed_and_explained(
     store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -815,13 +876,42 @@ def test_a_twin_is_started_with_what_was_changed(store: RunStore) -> None:
     run_id = ended(store, "finished")
     page = open_page(run=run_id)
     assert button(page, "Start the duplicate").disabled
-    page.number_input(key=f"tr:duplicate:{run_id}:seed").set_value(7).run()
+    page.number_input(key=f"tr:duplicate:{run_id}:seed:0").set_value(7).run()
     assert "Differs in seed 7 (not 0)" in texts(page)
     button(page, "Start the duplicate").click().run()
     twin, original = store.list_runs(limit=1)[0], store.get(run_id)
     assert original.train is not None
     assert (twin.id, twin.train) == (run_id + 1, original.train.varied(seed=7))
     assert page.query_params["run"] in (str(twin.id), [str(twin.id)])
+
+
+def test_a_twin_starts_from_what_the_run_has_by_now(store: RunStore) -> None:
+    run_id = ended(store, "finished")
+    page = open_page(run=run_id)
+    store.release(run_id, store.get(run_id).attempt)
+    store.extend(run_id, 2)
+    page.run()
+    assert field(page, "Twin's epochs").value == 3
+    assert "Nothing is changed yet" in texts(page)
+
+
+def test_the_last_test_point_is_the_last_test(store: RunStore) -> None:
+    """A run that was stopped early in an epoch is measured on fewer images than the one before."""
+    run_id, attempt = run_of(store, steps=40)
+    rows = [
+        MetricRow("epoch", 1, 40, 9.0, 1.0, 0.5, 0.9, 0.8, 10_000),
+        MetricRow("step", 2, 50, 9.5, 1.0, 0.5),
+    ]
+    store.add_metrics(run_id, rows, attempt=attempt)
+    store.transition(run_id, "stopped", attempt=attempt)
+    logits = pack_logits(np.zeros((1700, 10)))
+    figures = {"images": 1700, "classes": 10, "step": 50, "loss": 1.0, "accuracy": 0.75}
+    store.save_evaluation(run_id, logits, **figures, attempt=attempt)
+    run = store.get(run_id)
+    assert (run.test_accuracy, run.test_examples) == (0.8, 10_000)  # the better known one
+    history = run_points.with_final_test(run, run_points.Histories().of(store, run))
+    assert history.test_accuracy[-1] == 0.75
+    assert (history.test_examples[-1], history.test_step[-1]) == (1700, run.step)
 
 
 def test_predicted_and_measured_memory_are_shown(store: RunStore) -> None:

@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pytest
 
+from nin_core import fans
 from nin_core.records import MetricRow
 from ui import theme
 from ui.components.plot import plain_figure
 from ui.curves import History
-from ui.fan_figures import MAX_POINTS, FanCurves, fan_figure
+from ui.fan_figures import MAX_POINTS, FanCurves, _every, fan_figure
 
 
 def history(*points: tuple[int, float | None, float | None]) -> History:
@@ -88,3 +89,16 @@ def test_a_long_fan_is_thinned_and_keeps_its_end() -> None:
     *_, line = traces(fan_figure([fan(history(*points), history(*points))]))
     assert len(line["x"]) <= MAX_POINTS + 1
     assert line["x"][-1] == (5 * MAX_POINTS - 1) / 10
+
+
+def test_a_long_band_keeps_its_extremes() -> None:
+    """Where points are left out, the band is as wide as they were."""
+    steps = np.arange(1.0, 2 * MAX_POINTS + 2)
+    flat, peak = np.ones(len(steps)), np.ones(len(steps))
+    peak[100], peak[301] = 5.0, -5.0  # between the points that stay
+    band = fans.band([(steps, flat), (steps, peak)])
+    few = _every(band)
+    assert len(few) <= MAX_POINTS + 1
+    assert (few[0].step, few[-1].step) == (band[0].step, band[-1].step)
+    assert max(point.highest for point in few) == 5.0
+    assert min(point.lowest for point in few) == -5.0

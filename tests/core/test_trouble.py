@@ -7,7 +7,7 @@ import math
 import pytest
 
 from nin_core import PRESETS, RECIPES
-from nin_core.trouble import MIN_POINTS, MIN_STEPS, plateau, twin
+from nin_core.trouble import LONGER, LOWER_RATE, MIN_POINTS, MIN_STEPS, plateau, twin
 
 NETWORK = PRESETS["nin-slim-128"]
 LN10 = math.log(10)
@@ -53,13 +53,25 @@ def test_the_twin_of_a_tutorial_run_takes_the_fast_recipe() -> None:
 
 
 def test_a_fast_run_at_too_high_a_rate_goes_back_to_the_recipes() -> None:
-    train = RECIPES["fast"].configure(NETWORK, learning_rate=3.0)
-    assert twin(train, NETWORK, 60_000).train == RECIPES["fast"].configure(NETWORK)
+    """To its rate only: what else it was told stays as it is."""
+    train = RECIPES["fast"].configure(NETWORK, learning_rate=3.0, epochs=5, batch_size=256)
+    rate = RECIPES["fast"].configure(NETWORK).learning_rate
+    found = twin(train, NETWORK, 60_000)
+    assert found.train == train.varied(learning_rate=rate)
+    assert found.change == f"at the recipe's learning rate, {rate:g}"
 
 
-def test_a_fast_run_takes_a_quarter_of_its_rate() -> None:
+def test_a_run_that_is_only_too_short_gets_more_epochs() -> None:
+    train = RECIPES["fast"].configure(NETWORK, subset=500, epochs=2)
+    found = twin(train, NETWORK, 60_000, too_short=True)
+    assert found == (train.varied(epochs=2 * LONGER), f"of {2 * LONGER} epochs")
+    tutorial = RECIPES["tutorial"].configure(NETWORK)
+    assert twin(tutorial, NETWORK, 60_000, too_short=True).change == "with the fast recipe"
+
+
+def test_a_fast_run_takes_a_lower_rate() -> None:
     train = RECIPES["fast"].configure(NETWORK, epochs=3).with_rate(100, 0.5)
     found = twin(train, NETWORK, 60_000)
-    assert found.train.learning_rate == pytest.approx(train.learning_rate / 4, rel=0.05)
+    assert found.train.learning_rate == pytest.approx(train.learning_rate / LOWER_RATE, rel=0.05)
     assert (found.train.epochs, found.train.rate_changes) == (3, ())
     assert f"{found.train.learning_rate:g}" in found.change
