@@ -5,9 +5,10 @@
 Each configuration (a preset with widths between half and double, another batch size, recipe and
 head) trains a few steps and is tested on the whole test set of "shapes" in a process of its own, by
 the worker's own code. Each has a store of its own, too: runs of one store would share the cores and
-compute the parts of a batch one after another, which takes less. Measured is the most the process
+compute the parts of a batch one after another, which takes less. One at a time, as a lone run: two
+that take the cores from each other leave some parts to the same thread. Measured is the most the process
 occupied above what it occupied before its run, with PyTorch imported. Also checks that each is
-refused where it would not fit. What else the computer does does not matter. The slow tests do the
+refused where it would not fit. 200 take about twenty minutes. The slow tests do the
 same with smaller configurations.
 """
 
@@ -35,7 +36,7 @@ from nin_core.store import RunStore
 TARGET = 0.15
 STEPS = 6
 DATASET = "shapes"
-JOBS = 2  # configurations at once
+JOBS = 1  # configurations at once
 
 
 @dataclass(frozen=True)

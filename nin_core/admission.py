@@ -10,8 +10,9 @@ Choices made here:
   holds one layer's outputs. What comes to that (kernels, free blocks that nothing fits into, copies
   of weights and optimizer state on their way to the store) was fitted to the workers of 37 random
   configurations of `benchmarks/memory_model.py`; of 36 others 31 were within 15 %, the rest from
-  0.74 to 1.37 of what was taken (two AVX2 cores, glibc 2.36). The same small network takes up to
-  8 % more or less from one time to the next. With one arena of the C library for all threads it
+  0.74 to 1.37 of what was taken (two AVX2 cores, glibc 2.36); with AVX-512, 40 of 50, the others
+  0.58 to 1.31: narrow networks with 128 pixels take 30 MB more there once a batch has two parts.
+  The same small network takes up to 8 % more or less from one time to the next. With one arena of the C library for all threads it
   took a fifth less and was foretold better, but steps were a tenth slower.
 * Predicted is a run that has all cores. One that shares them computes the parts of its batch one
   after another and takes less, but it gets the cores once the others have ended.

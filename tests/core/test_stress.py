@@ -117,4 +117,4 @@ def test_memory_of_random_configurations_is_what_was_predicted() -> None:
     share = f"{near} of {len(found)} within {memory_model.TARGET:.0%}"
     print(f"{share}, from {ratios[0]:.2f} to {ratios[-1]:.2f}")
     assert near > len(found) / 2
-    assert 0.6 < ratios[0] <= ratios[-1] < 1.8
+    assert 0.5 < ratios[0] <= ratios[-1] < 1.8
