@@ -5,11 +5,11 @@
 Each configuration (a preset with widths between half and double, another batch size, recipe and
 head) trains a few steps and is tested on the whole test set of "shapes" in a process of its own, by
 the worker's own code. Each has a store of its own, too: runs of one store would share the cores and
-compute the parts of a batch one after another, which takes less. One at a time, as a lone run: two
-that take the cores from each other leave some parts to the same thread. Measured is the most the process
+compute the parts of a batch one after another, which takes less. They come one at a time: two that
+take the cores from each other leave more parts to the same thread. Measured is the most the process
 occupied above what it occupied before its run, with PyTorch imported. Also checks that each is
-refused where it would not fit. 200 take about twenty minutes. The slow tests do the
-same with smaller configurations.
+refused where it would not fit. 200 take about twenty minutes. The slow tests do the same with fewer
+and smaller configurations.
 """
 
 from __future__ import annotations

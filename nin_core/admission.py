@@ -12,8 +12,9 @@ Choices made here:
   configurations of `benchmarks/memory_model.py`; of 36 others 31 were within 15 %, the rest from
   0.74 to 1.37 of what was taken (two AVX2 cores, glibc 2.36); with AVX-512, 40 of 50, the others
   0.58 to 1.31: narrow networks with 128 pixels take 30 MB more there once a batch has two parts.
-  The same small network takes up to 8 % more or less from one time to the next. With one arena of the C library for all threads it
-  took a fifth less and was foretold better, but steps were a tenth slower.
+  The same small network takes up to 8 % more or less from one time to the next. With one arena of
+  the C library for all threads it took a fifth less and was foretold better, but steps were a tenth
+  slower.
 * Predicted is a run that has all cores. One that shares them computes the parts of its batch one
   after another and takes less, but it gets the cores once the others have ended.
 * The queue is first come, first served: a large run that waits for memory is not overtaken for ever
