@@ -28,7 +28,7 @@ from nin_core.data import find_dataset
 from nin_core.datasets import DATASETS
 from nin_core.recipes import FAN_SEEDS
 from nin_core.store import StoreError
-from ui import numbers, resources, run_choice, run_points, theme
+from ui import numbers, pace, resources, run_choice, run_points, theme
 from ui.components import plot
 from ui.fan_figures import FanCurves, fan_figure
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from nin_core.store import RunStore
     from ui.curves import History
 
-TICK_SECONDS = 1.0
 MIN_SEEDS, MAX_SEEDS = 2, 20
 MAX_LISTED = 500  # the newest runs, among which fans are looked for
 MAX_SHOWN = 4  # fans in one figure
@@ -211,7 +210,8 @@ def _panel() -> None:
     if not shown:
         return
     ticking = any(_busy(run) for fan in shown for run in known[fan])
-    st.fragment(_live, run_every=TICK_SECONDS if ticking else None)(tuple(shown), ticking)
+    every = pace.of_fan(pace.watching()) if ticking else None
+    st.fragment(_live, run_every=every)(tuple(shown), every)
 
 
 def _example() -> None:
@@ -331,11 +331,11 @@ class _Fan:
     stalls: dict[int, fans.Stall]
 
 
-def _live(shown: tuple[str, ...], ticking: bool) -> None:
+def _live(shown: tuple[str, ...], every: float | None) -> None:
     with st.container(key="tr-fan"):
         message, chart, lines = (st.container() for _ in range(3))
     try:
-        seen = _look(shown, ticking)
+        seen = _look(shown, every is not None)
     except StoreError as error:
         with message:
             st.warning(f"The run store does not answer: {error}", icon=":material/database_off:")
@@ -346,7 +346,8 @@ def _live(shown: tuple[str, ...], ticking: bool) -> None:
         st.session_state[_SEEN] = shown, seen
         gone = len(seen) < len(shown)
         busy = any(_busy(run) for fan in seen for run in fan.runs)
-        if gone or busy != ticking or st.session_state.pop(_CHANGED, False):
+        wanted = pace.of_fan(pace.watching(), every) if busy else None
+        if gone or wanted != every or st.session_state.pop(_CHANGED, False):
             st.rerun()
     with message:
         run_choice.show_notice("fan")

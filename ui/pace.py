@@ -12,7 +12,7 @@ for a class:
   beside each other stay lively and ten leave nine tenths of a laptop to the training.
 * What a person waits for is shown at once: a run's first point above all, its end, or that it was
   told to pause or stop.
-* The list of runs, whose numbers say less, is drawn a sixth as often.
+* The list of runs, whose numbers say less, is drawn a sixth as often; seed fans half as often.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ QUEUED_SECONDS = 1.0  # at one that waits for its turn
 SHORTEST, LONGEST = 0.5, 9.0  # seconds between two drawings of a run that trains
 LIST_PACES = (3.0, 6.0, 12.0, 24.0, 48.0)  # and of the list
 LIST_FACTOR = 6
+FAN_PACES = (1.0, 2.0, 4.0, 8.0, 16.0)  # and of seed fans, whose pictures hold several runs
+FAN_FACTOR = 2
+FORGOTTEN_SECONDS = LIST_PACES[-1] + LONGEST  # after which a page that draws nothing is gone
 DRAWINGS = 500  # of a run from its first step to its last
 LONGEST_ALONE = 2.0  # seconds, however long the run, where only one page watches
 # By which a page elsewhere that watches holds all of them back, and one here times their number.
@@ -68,10 +71,23 @@ def of_list(runs: Sequence[Run], others: float, current: float | None = None) ->
         current: the pace so far, which is kept while it is about right.
     """
     growing = min((_growing(run) for run in runs if run.state == "running"), default=0.0)
-    needed = LIST_FACTOR * max(growing, others)
+    return _step(LIST_PACES, LIST_FACTOR * max(growing, others), current)
+
+
+def of_fan(others: float, current: float | None = None) -> float:
+    """Seconds from one drawing of seed fans that train to the next, one of `FAN_PACES`.
+
+    Args:
+        others, current: as for `of_list`.
+    """
+    return _step(FAN_PACES, FAN_FACTOR * others, current)
+
+
+def _step(paces: Sequence[float], needed: float, current: float | None) -> float:
+    """The shortest pace that is long enough; the current one while it is about right."""
     if current is not None and needed and current / 2 / _MARGIN < needed <= current * _MARGIN:
         return current
-    return next((pace for pace in LIST_PACES if pace >= needed), LIST_PACES[-1])
+    return next((pace for pace in paces if pace >= needed), paces[-1])
 
 
 def _growing(run: Run) -> float:
@@ -99,7 +115,7 @@ class Watchers:
         with self._lock:
             self._pages[page] = now, here
             for other, (when, _) in list(self._pages.items()):
-                if now - when > 3 * LONGEST:
+                if now - when > FORGOTTEN_SECONDS:
                     del self._pages[other]
             count, near = len(self._pages), sum(here for _, here in self._pages.values())
         return LOCAL_SECONDS * near**2 + REMOTE_SECONDS * (count - near) if count > 1 else 0.0

@@ -72,6 +72,13 @@ def test_the_list_follows_the_run_that_changes_most() -> None:
     assert pace.of_list([running(20)], 30.0) == pace.LIST_PACES[-1]
 
 
+def test_fans_are_drawn_once_a_second_and_make_room_for_a_class() -> None:
+    assert pace.of_fan(0.0) == 1.0
+    assert pace.of_fan(30 * pace.REMOTE_SECONDS) == 8.0
+    assert pace.of_fan(1000.0) == pace.FAN_PACES[-1]
+    assert pace.of_fan(1.1, 2.0) == 2.0, "one that is about right is kept"
+
+
 def test_pages_are_counted_while_they_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(pace.time, "monotonic", lambda: now)
@@ -80,5 +87,5 @@ def test_pages_are_counted_while_they_draw(monkeypatch: pytest.MonkeyPatch) -> N
     assert watchers.note("a", here=True) == 0.0
     assert watchers.note("b", here=False) == pytest.approx(here + elsewhere)
     assert watchers.note("c", here=True) == pytest.approx(4 * here + elsewhere)
-    now += 4 * pace.LONGEST
+    now += pace.FORGOTTEN_SECONDS + 1
     assert watchers.note("a", here=True) == 0.0
