@@ -59,7 +59,7 @@ def of_run(run: Run, others: float) -> float:
         return min(max(QUEUED_SECONDS, others), LONGEST)
     growing = _growing(run)
     if not growing:
-        return min(max(WAITED_SECONDS, others), LONGEST)
+        return min(max(WAITED_SECONDS, others / 4), LONGEST)
     return min(max(SHORTEST, growing, others), LONGEST)
 
 
