@@ -126,7 +126,7 @@ def _go_on(run: Run) -> None:
             else "It had kept nothing yet, so it begins anew.",
         )
         if where:
-            ended = run.state.capitalize() if kept == run.step else "Goes on"
+            ended = run.state.capitalize() if kept >= run.step else "Goes on"
             st.caption(f"{ended} {where}.", width="content")
 
 

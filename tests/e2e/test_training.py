@@ -267,7 +267,7 @@ def test_a_paused_run_goes_on(server: Dashboard, page: Page) -> None:
     store = RunStore(server.store_url)
     paused = store.get(run_id)
     assert paused.step > 0
-    sees(page, f"Paused after step {paused.step:,} of {paused.total_steps:,}.")
+    sees(page, f"Paused after step {paused.checkpoint_step:,} of {paused.total_steps:,}.")
     button(page, "Resume").click()
     expect_state(page, "running")
     page.wait_for_timeout(100)
