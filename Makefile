@@ -10,8 +10,8 @@ INSTALLED_DEV := .venv/.installed-dev
 help:
 	@echo "make run          the dashboard, in your browser at http://localhost:8501"
 	@echo "make test         all tests (ARGS='tests/core -x' goes to pytest)"
-	@echo "make stress       50 killed workers, 10 killed servers, 30 writers, on two databases (ten"
-	@echo "                  minutes)"
+	@echo "make stress       50 killed workers, 10 killed servers, 30 writers, on two databases (a"
+	@echo "                  few minutes each)"
 	@echo "make lint         ruff: rules and format"
 	@echo "make format       ruff: mend both"
 	@echo "make screenshots  docs/screenshots/, from a real server (minutes: it trains a network)"

@@ -65,15 +65,15 @@ def draw(run: Run) -> None:
         )
     else:
         st.caption("Nothing is changed yet: the twin would repeat this run.")
-    press = run_choice.presses("duplicate")
-    st.button(
+    run_choice.once_button(
+        "duplicate",
         "Start the duplicate",
-        key=f"tr:duplicate:start:{press}",
+        _start,
+        run.id,
+        changes,
         icon=":material/play_arrow:",
         type="primary",
         disabled=not changes,
-        on_click=run_choice.once("duplicate", press, _start),
-        args=(run.id, changes),
     )
 
 

@@ -50,7 +50,6 @@ CHART_HEIGHT = 460
 
 PANEL = "tr:fan:panel"  # key of the expander
 _SHOWN = "tr:fan:shown"
-_STARTS = "tr:fan:starts"
 _STARTED = "tr:fan:started"
 _CHANGED = "tr:fan:changed"
 _SEEN = "tr:fan:seen"
@@ -73,10 +72,9 @@ _STYLE = """
 
 def offer(network: NiNConfig, train: TrainConfig, dataset: str) -> None:
     """Under Start: the same configuration from several seeds."""
-    starts = st.session_state.setdefault(_STARTS, 0)
-    with st.popover(
-        "Start from several seeds", icon=":material/stacked_line_chart:", key=f"tr:fan:{starts}"
-    ):
+    # Another key once it was pressed: it is shut then.
+    key = f"tr:fan:{run_choice.presses('fan')}:popover"
+    with st.popover("Start from several seeds", icon=":material/stacked_line_chart:", key=key):
         st.caption(
             "A seed fan: the same run from the seeds 0, 1, …, which tells a lucky start from a "
             "good recipe."
@@ -90,13 +88,15 @@ def offer(network: NiNConfig, train: TrainConfig, dataset: str) -> None:
         )
         st.session_state[_SEEDS] = seeds
         st.caption(f"In all {_expected([(network, train, dataset)] * seeds)}.")
-        st.button(
+        run_choice.once_button(
+            "fan",
             f"Start {seeds} runs",
-            key=f"tr:fan:start:{starts}",
+            _start,
+            "start",
+            [(network, train, dataset)],
+            seeds,
             type="primary",
             icon=":material/play_arrow:",
-            on_click=_start,
-            args=("start", starts, [(network, train, dataset)], seeds),
         )
     if st.session_state.get(_STARTED, ("", 0))[0] == "start":
         _, count = st.session_state.pop(_STARTED)
@@ -107,10 +107,7 @@ def offer(network: NiNConfig, train: TrainConfig, dataset: str) -> None:
 Planned = tuple["NiNConfig", "TrainConfig", str]
 
 
-def _start(place: str, press: int, plans: Sequence[Planned], seeds: int) -> None:
-    if st.session_state.get(_STARTS) != press:
-        return  # the second click of a double click
-    st.session_state[_STARTS] = press + 1
+def _start(place: str, plans: Sequence[Planned], seeds: int) -> None:
     store = resources.store()
     started = []
     for network, train, dataset in plans:
@@ -217,14 +214,15 @@ def _panel() -> None:
 def _example() -> None:
     plans = example()
     _, train, dataset = plans[0]
-    starts = st.session_state.setdefault(_STARTS, 0)
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.button(
+        run_choice.once_button(
+            "fan-example",
             "The tutorial's recipe against ours",
-            key=f"tr:fan:example:{starts}",
+            _start,
+            "fan",
+            plans,
+            FAN_SEEDS,
             icon=":material/play_arrow:",
-            on_click=_start,
-            args=("fan", starts, plans, FAN_SEEDS),
         )
         st.caption(
             f"{FAN_SEEDS} seeds each of {EXAMPLE_NETWORK} on {train.subset:,} images of "

@@ -25,7 +25,7 @@ from nin_core.store import StoreError
 from ui import curve_panel, resources, run_feed, run_picture
 from ui.components import follow
 from ui.curve_panel import Look
-from ui.run_choice import attempt, once, open_run, presses, show_notice
+from ui.run_choice import attempt, once_button, open_run, show_notice
 from ui.run_picture import Seen
 
 if TYPE_CHECKING:
@@ -102,10 +102,9 @@ def _status(seen: Seen) -> None:
     run = seen.run
     if html := run_picture.progress(seen):
         _progress(run, html)
-    elif run.worker is not None and run.phase == PHASE_MEASURING:
-        st.caption("Measuring it on the test set …")
-    elif run.worker is not None:
-        return  # its process is about to end
+    elif run.worker is not None:  # else its process is about to end
+        if run.phase == PHASE_MEASURING:
+            st.caption("Measuring it on the test set …")
     elif run.state in RESUMABLE and run.problem is None:
         _go_on(run)
 
@@ -154,15 +153,8 @@ def _progress(run: Run, html: str) -> None:
 
 def _button(label: str, run: Run, action: Callable[..., Any], **settings: Any) -> None:
     """A button that does something with a run in the store; a refusal is shown at the run."""
-    press = presses(label)
-    st.button(
-        label,
-        key=f"tr:{label.lower()}:{press}",
-        on_click=once(label, press, attempt),
-        args=("run", action, resources.store(), run.id),
-        width="content",
-        **settings,
-    )
+    what = (attempt, "run", action, resources.store(), run.id)
+    once_button(label.lower(), label, *what, width="content", **settings)
 
 
 def _messages(seen: Seen) -> None:
@@ -207,13 +199,13 @@ def _offer_twin(run: Run, too_short: bool) -> None:
         st.rerun()  # the page, whose run is the twin now
     size = DATASETS[run.dataset].train_size
     twin = trouble.twin(run.train, run.network, size, too_short=too_short)
-    press = presses("twin")
-    st.button(
+    once_button(
+        "twin",
         f"Start a twin {twin.change}",
-        key=f"tr:twin:{press}",
+        _start_twin,
+        run,
+        twin,
         icon=":material/call_split:",
-        on_click=once("twin", press, _start_twin),
-        args=(run, twin),
         help="The same network on the same images with the same seed; this run stays as it is.",
     )
 

@@ -10,7 +10,7 @@ from nin_core import jobs, run_export
 from nin_core.recipes import MAX_EPOCHS, MAX_RATE, MIN_RATE
 from nin_core.records import RESUMABLE
 from ui import architecture, duplicate_panel, frame, resources
-from ui.run_choice import DRAFT, attempt, delete, once, presses
+from ui.run_choice import DRAFT, attempt, delete, once_button
 
 if TYPE_CHECKING:
     from nin_core.records import MetricRow, Run
@@ -58,14 +58,7 @@ def _train_on(run: Run) -> None:
     cycle = ", in a cycle of the learning rate of their own" * (run.train.schedule != "constant")
     st.number_input("More epochs", 1, MAX_EPOCHS, key=key)
     st.caption(f"They follow its {run.train.total_epochs}{cycle}.")
-    press = presses("extend")
-    st.button(
-        "Train on",
-        key=f"tr:extend:start:{press}",
-        icon=":material/play_arrow:",
-        on_click=once("extend", press, _extend),
-        args=(run.id, key),
-    )
+    once_button("extend", "Train on", _extend, run.id, key, icon=":material/play_arrow:")
 
 
 def _downloads(run: Run) -> None:
@@ -155,14 +148,7 @@ def _rename_and_delete(run: Run) -> None:
         st.caption(f"Run #{run.id} is {run.state}; stop it before you delete it.")
         return
     st.caption("Deleting takes the curves, the weights and the results with it, for good.")
-    press = presses("delete")
-    st.button(
-        f"Delete run #{run.id}",
-        key=f"tr:delete:{press}",
-        icon=":material/delete:",
-        on_click=once("delete", press, _delete),
-        args=(run.id,),
-    )
+    once_button("delete", f"Delete run #{run.id}", _delete, run.id, icon=":material/delete:")
 
 
 def _rename(run_id: int, key: str) -> None:

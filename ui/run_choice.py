@@ -115,24 +115,34 @@ def attempt(place: str, action: Callable[..., Any], *args: Any) -> Any:
         return None
 
 
-def presses(button: str) -> int:
-    """How often a button has been pressed in this session: part of its key, and for `once`."""
-    return int(st.session_state.get(_PRESSES, {}).get(button, 0))
+def presses(name: str) -> int:
+    """How often a button of `once_button` has been pressed in this session."""
+    return int(st.session_state.get(_PRESSES, {}).get(name, 0))
 
 
-def once(button: str, press: int, action: Callable[..., Any]) -> Callable[..., None]:
-    """An action that the second click of a double click does not repeat.
+def once_button(
+    name: str, label: str, action: Callable[..., Any], *args: Any, **settings: Any
+) -> None:
+    """A button whose action the second click of a double click does not repeat.
 
     Args:
-        press: `presses(button)` when the button was drawn; the next one has another key.
+        name: tells it from the others of the page.
+        settings: for `st.button`.
     """
+    press = presses(name)  # a part of its key: the next one is another button
+    st.button(
+        label,
+        key=f"tr:{name}:{press}",
+        on_click=_once,
+        args=(name, press, action, *args),
+        **settings,
+    )
 
-    def act(*args: Any) -> None:
-        if presses(button) == press:
-            st.session_state.setdefault(_PRESSES, {})[button] = press + 1
-            action(*args)
 
-    return act
+def _once(name: str, press: int, action: Callable[..., Any], *args: Any) -> None:
+    if presses(name) == press:
+        st.session_state.setdefault(_PRESSES, {})[name] = press + 1
+        action(*args)
 
 
 def show_notice(place: str) -> None:

@@ -7,7 +7,6 @@ Choices made here:
 * The plan is checked and its cost predicted before Start can be pressed; a plan that cannot be run
   disables Start and says why in one sentence.
 * The panel is a fragment: its widgets do not redraw the open run beside it.
-* Start counts: each press belongs to one drawn button, so a double click starts one run.
 * No torch here.
 """
 
@@ -57,7 +56,6 @@ if TYPE_CHECKING:
 GENERATED = "shapes"  # the data set that is always there
 TIMED_RUNS = 20  # the newest runs from which this computer's speed is taken
 
-_STARTS = "tr:starts"
 # The numbers of a recipe that the panel shows, with their names for people.
 _NUMBERS = {"epochs": "epochs", "learning_rate": "learning rate", "batch_size": "batch size"}
 
@@ -94,16 +92,15 @@ def _draw(config: NiNConfig) -> None:
         _cost(plan)
     if problem:
         st.error(problem)
-    starts = st.session_state.setdefault(_STARTS, 0)
-    st.button(
+    run_choice.once_button(
+        "start",
         "Start",
-        key=f"tr:start:{starts}",
+        _start,
+        plan,
         type="primary",
         icon=":material/play_arrow:",
         width="stretch",
         disabled=problem is not None,
-        on_click=_start,
-        args=(plan, starts),
     )
     if plan is not None and problem is None and status.available:
         preflight_panel.draw(plan.network, plan.train, plan.dataset)
@@ -114,10 +111,7 @@ def _draw(config: NiNConfig) -> None:
     run_choice.show_notice("start")
 
 
-def _start(plan: Plan, press: int) -> None:
-    if st.session_state.get(_STARTS) != press:
-        return  # the second click of a double click
-    st.session_state[_STARTS] = press + 1
+def _start(plan: Plan) -> None:
     run_id = run_choice.attempt("start", _start_run, plan)
     if run_id is not None:
         run_choice.open_run(run_id)

@@ -465,10 +465,10 @@ def test_the_second_of_two_clicks_does_nothing() -> None:
         from ui import run_choice
 
         done: list[int] = []
-        click = run_choice.once("twin", run_choice.presses("twin"), done.append)
-        click(1)
-        click(2)
-        run_choice.once("twin", run_choice.presses("twin"), done.append)(3)
+        press = run_choice.presses("twin")
+        run_choice._once("twin", press, done.append, 1)
+        run_choice._once("twin", press, done.append, 2)
+        run_choice._once("twin", run_choice.presses("twin"), done.append, 3)
         st.caption(str(done))
 
     assert AppTest.from_function(script).run().caption[0].value == "[1, 3]"
