@@ -35,7 +35,7 @@ from nin_core import PRESETS, processes
 from nin_core.checkpoints import load_weights
 from nin_core.machine import PROJECT
 from nin_core.recipes import RECIPES
-from nin_core.records import WorkerId
+from nin_core.records import Run, WorkerId
 from nin_core.store import RunStore
 from tests import postgres
 
@@ -139,7 +139,7 @@ def kills(url: str, *, workers: int, servers: int, seed: int = 0) -> Survived:
         while sum(left.values()):
             worker = chance.choice(_at_work(store, copies))
             time.sleep(chance.uniform(0.0, LONGEST_LIFE))
-            seen |= {run.worker for run in map(store.get, copies) if run.worker is not None}
+            seen.update(_processes(map(store.get, copies)))
             if not processes.is_alive(worker):
                 continue  # it ended by itself meanwhile
             victim = chance.choice([kind for kind, count in left.items() if count])
@@ -222,6 +222,12 @@ def writers(url: str, *, processes: int, seconds: float) -> tuple[int, int, floa
     return written, found, worst
 
 
+def _processes(runs: Iterable[Run]) -> list[WorkerId]:
+    """The workers of these runs; a place that is reserved for one to come is no process yet."""
+    workers = [run.worker for run in runs if run.worker is not None]
+    return [worker for worker in workers if worker.pid is not None]
+
+
 def _left_over(workers: Iterable[WorkerId]) -> list[WorkerId]:
     return [worker for worker in workers if processes.is_alive(worker) is not False]
 
@@ -244,8 +250,8 @@ def _at_work(store: RunStore, copies: Sequence[int]) -> list[WorkerId]:
             assert run.state != "failed", run.error
             if run.state == "finished" and run.worker is None:
                 store.extend(run.id, EPOCHS)
-        workers = [run.worker for run in runs if run.state == "running" and run.worker]
-        alive = [one for one in workers if one.pid is not None and processes.is_alive(one)]
+        working = _processes(run for run in runs if run.state == "running")
+        alive = [worker for worker in working if processes.is_alive(worker)]
         if alive:
             return alive
         time.sleep(0.05)
