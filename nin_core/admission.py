@@ -7,14 +7,12 @@ Choices made here:
   memory that is free now, less what the running ones have still to take, is too little.
 * The prediction is the largest of three phases, which give their memory back to each other: the
   steps, by the ledger's walk through one, the tests, and a start that is fitted to the data, which
-  holds one layer's outputs. What comes to that (kernels, free blocks that nothing fits into, copies
-  of weights and optimizer state on their way to the store) was fitted to the workers of 37 random
-  configurations of `benchmarks/memory_model.py`; of 36 others 31 were within 15 %, the rest from
-  0.74 to 1.37 of what was taken (two AVX2 cores, glibc 2.36); with AVX-512, 40 of 50, the others
-  0.58 to 1.31: narrow networks with 128 pixels take 30 MB more there once a batch has two parts.
-  The same small network takes up to 8 % more or less from one time to the next. With one arena of
-  the C library for all threads it took a fifth less and was foretold better, but steps were a tenth
-  slower.
+  is exact (`allocator.freed_at_once`). Where every block is given back as soon as it is freed, a
+  step takes what the ledger says, too; it is kept, since steps would be a tenth to a third slower,
+  and then it takes half as much again. That factor, and what a run occupies besides, were fitted to
+  114 workers of random configurations of `benchmarks/memory_model.py`, some with the kernels of
+  AVX-512 and some with those of AVX2, which made no difference; all were within 14 %. The same
+  network takes up to 8 % more or less from one time to the next.
 * Predicted is a run that has all cores. One that shares them computes the parts of its batch one
   after another and takes less, but it gets the cores once the others have ended.
 * The queue is first come, first served: a large run that waits for memory is not overtaken for ever
@@ -30,7 +28,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import estimate, machine, process_memory
+from . import estimate, machine, process_memory, tuning
 from .checks import ConfigError
 from .datasets import DATASETS
 from .ledger import OPTIMIZERS, step_peak
@@ -44,22 +42,22 @@ if TYPE_CHECKING:
     from .recipes import TrainConfig
     from .records import Run
 
-# Bytes occupied for each that a phase has alive at its peak: in a step those of the ledger, in a
-# test those of the largest layer's both sides, in a start those of the largest layer's outputs.
-STEP, TEST, START = 1.9, 4.4, 1.0
-# Bytes that every run comes to occupy: its own, and the kernels that PyTorch loads for it. Linear
-# algebra is what orthogonal weights are made by.
-WORKSPACE, LINEAR_ALGEBRA = 32_000_000, 2_000_000
-STATE_COPIES = 8.5  # of weights and optimizer state, on their way to the store
+# Bytes occupied for each that is alive at a phase's peak: in a step those of the ledger, in a test
+# those of the largest layer's both sides. The difference lies free between blocks in use.
+STEP, TEST = 1.55, 2.5
+# Bytes that every run comes to occupy: its own, and the kernels that PyTorch loads for it; what a
+# further thread adds; and linear algebra, which orthogonal weights are made by.
+WORKSPACE, THREAD, LINEAR_ALGEBRA = 27_000_000, 3_000_000, 5_000_000
+STATE_COPIES = 4  # of weights and optimizer state, on their way to the store
 
 
 def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
     """Bytes a worker will occupy at most above PyTorch itself: data, weights, steps, tests."""
     info = DATASETS.get(dataset)
-    data = 0
+    data, images = 0, train.subset
     if info is not None:
-        images = info.train_size + info.test_size
-        data = images * (info.channels * info.side**2 + 8)
+        data = (info.train_size + info.test_size) * (info.channels * info.side**2 + 8)
+        images = min(images or info.train_size, info.train_size)
     optimizer: OptimizerName = "momentum" if train.momentum else "sgd"
     if train.optimizer == "adamw":
         optimizer = "adamw"
@@ -67,11 +65,15 @@ def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
     step = STEP * step_peak(summarize(network, train.batch_size), optimizer).bytes
     test = TEST * estimate.test_batch(network) * one.largest_pair_bytes
     state = one.parameter_bytes * (1 + OPTIMIZERS[optimizer].slots)
-    working = WORKSPACE + max(step, test) + STATE_COPIES * state
+    working = max(step, test) + STATE_COPIES * state
     if train.initialization == "unit-variance":
+        # The images, and all outputs of one layer with some of the next one's.
         largest = max(layer.activation_bytes for layer in one.layers)
-        start = START * estimate.start_images(network) * largest
-        working = max(working, WORKSPACE + start) + LINEAR_ALGEBRA
+        images = min(images or estimate.START_IMAGES, estimate.start_images(network))
+        start = images * (one.input_bytes + largest) + estimate.START_PART * largest
+        working = max(working, start) + LINEAR_ALGEBRA
+    parts = tuning.usual_settings(network, train.batch_size, machine.available_cores()).parts
+    working += WORKSPACE + THREAD * (parts - 1)
     return int(max(data + working, 2 * data))  # twice while it is read
 
 

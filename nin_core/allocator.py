@@ -12,7 +12,8 @@ what is alive in it. Elsewhere than on glibc they do nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import ctypes
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,11 +32,26 @@ def keep_freed() -> None:
         library.mallopt(_TOP_PAD, _AHEAD)
 
 
-def give_back() -> None:
-    """Return to the system whatever is free."""
+def give_back(in_others: Callable[[Callable[[], None]], None] | None = None) -> None:
+    """Return to the system whatever is free.
+
+    Args:
+        in_others: calls what it is given in each of the other threads that compute, and waits for
+            them: the free end of a thread's memory is returned by that thread alone. Freed memory
+            is kept afterwards.
+    """
     library = _c_library()
-    if library is not None:
-        library.malloc_trim(0)
+    if library is None:
+        return
+    if in_others is not None:
+        library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        library.free.restype, library.free.argtypes = None, [ctypes.c_void_p]
+        library.mallopt(_TRIM_THRESHOLD, _SMALL)
+        library.mallopt(_TOP_PAD, _SMALL)
+        # The end is looked at when a block of this size is freed.
+        in_others(lambda: library.free(library.malloc(2 * _SMALL)))
+        keep_freed()
+    library.malloc_trim(0)
 
 
 @contextmanager
@@ -70,8 +86,6 @@ def with_huge_pages(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _c_library() -> Any:
     """glibc, or None."""
-    import ctypes
-
     try:
         library = ctypes.CDLL(None)
         return library if hasattr(library, "malloc_trim") else None

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import nn
@@ -21,6 +20,7 @@ from torch.nn import functional
 
 from .estimate import test_batch
 from .inputs import Inputs
+from .lanes import Lanes
 from .trouble import ALL_ALIVE
 
 
@@ -65,6 +65,7 @@ def evaluate(
     should_stop: Callable[[], bool] | None = None,
     parts: int = 1,
     threads: int = 1,
+    lanes: Lanes | None = None,
 ) -> Evaluation:
     """Logits, loss and accuracy in eval mode; every module's mode is restored afterwards.
 
@@ -75,6 +76,7 @@ def evaluate(
         should_stop: asked before each batch; once true, the figures are those of the images so far.
         parts: batches are smaller by so much, and as many of them may be under way at once;
         threads: so many are.
+        lanes: the threads for it; by default new ones.
     """
     if batch_size is None:
         batch_size = max(1, test_batch(inputs.network) // parts)
@@ -85,25 +87,25 @@ def evaluate(
     # leave holes that no large one fits into.
     logits = torch.empty(len(images), inputs.network.num_classes)
 
-    def answer(batch: torch.Tensor, answered: torch.Tensor) -> bool:
-        if should_stop is not None and should_stop():
+    stopped = False
+
+    def answer(part: tuple[torch.Tensor, torch.Tensor]) -> bool:
+        nonlocal stopped
+        stopped = stopped or (should_stop is not None and should_stop())
+        if stopped:
             return False
+        batch, answered = part
         with torch.no_grad():
             answered.copy_(model(inputs(batch)))
         return True
 
-    lanes, done = min(parts, threads), 0
+    pairs = zip(images.split(batch_size), logits.split(batch_size), strict=True)
     try:
-        with ThreadPoolExecutor(lanes) if lanes > 1 else nullcontext() as pool:
-            run = map if pool is None else pool.map
-            batches = images.split(batch_size), logits.split(batch_size)
-            for number, answered in enumerate(run(answer, *batches)):
-                if not answered:
-                    break
-                done = min((number + 1) * batch_size, len(images))
+        answered = (lanes or Lanes()).map(answer, pairs, threads=min(parts, threads))
     finally:
         for module, mode in modes:
             module.training = mode
+    done = min(sum(takewhile(bool, answered)) * batch_size, len(images))
     if not done:
         return Evaluation(logits[:0], math.nan, math.nan)
     logits = logits[:done]

@@ -22,9 +22,10 @@ SECONDS_PER_MAC = 1 / 32e9
 SECONDS_PER_STEP = 2e-3  # Python and the calls into torch, whatever the batch
 FORWARD_SHARE = 1 / 3  # of a training step: the backward pass costs two forward passes
 
-TEST_BYTES, LEAST_TEST = 10_000_000, 8  # a layer's values, and images, that are tested at a time
+TEST_BYTES, LEAST_TEST = 5_000_000, 4  # a layer's values, and images, that are tested at a time
 
 EVENT_SECONDS = 0.3  # on two ordinary cores, i.e. what the page needs for a curve that moves
+START_IMAGES, START_PART = 256, 32  # that the initialisation sees, and those it has pass at once
 
 
 def seconds_per_image(network: NiNConfig) -> float:
@@ -38,8 +39,9 @@ def test_batch(network: NiNConfig) -> int:
     """Images that a fifth of a second suffices for, so that a stop is never far; at most 64.
 
     Fewer where a layer's input and output would exceed `TEST_BYTES`: more are hardly faster on a
-    processor (nin-cifar10 answers 173 images a second 4 at a time on two threads, and 174 of them
-    32 at a time), and would need more memory than a step of the training.
+    processor (two threads answer 440 images a second of nin-cifar10 4 at a time each, and 447 of
+    them 32 at a time; 4,500 of nin-28 12 at a time, 5,000 of them 24 at a time), and would need
+    more memory than a small step of the training.
     """
     soon = int(0.2 / (seconds_per_image(network) * FORWARD_SHARE))
     small = max(LEAST_TEST, TEST_BYTES // summarize(network).largest_pair_bytes)
@@ -49,7 +51,7 @@ def test_batch(network: NiNConfig) -> int:
 def start_images(network: NiNConfig) -> int:
     """Images for the initialisation: 256, fewer where one layer's outputs would exceed 256 MB."""
     largest = max(layer.activation_bytes for layer in summarize(network).layers)
-    return max(2, min(256, 256_000_000 // largest))
+    return max(2, min(START_IMAGES, 256_000_000 // largest))
 
 
 def event_interval(network: NiNConfig, batch_size: int) -> int:

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from .estimate import START_PART
+
 # How far above zero every class map starts, in standard deviations of that map over a batch.
 CLASS_MAP_LIFT = 5.0
-PART = 32  # images that pass a layer at a time
 
 
 def initialize_xavier(model: nn.Module) -> None:
@@ -47,7 +48,7 @@ def initialize_unit_variance(model: nn.Module, inputs: torch.Tensor, *, final_re
     _reset(model)
     leaves = [module for module in model.modules() if not list(module.children())]
     affine = [m for m in leaves if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
-    parts = list(inputs.split(PART))
+    parts = list(inputs.split(START_PART))
     for module in leaves:
         if isinstance(module, nn.Dropout):
             continue

@@ -18,14 +18,13 @@ Source: Hoffer et al., "Train longer, generalize better", arXiv 1705.08741, for 
 from __future__ import annotations
 
 import copy
-from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+from .lanes import Lanes
 from .tuning import LEAST_PART
 
 T = TypeVar("T")
@@ -50,13 +49,15 @@ class Parts:
         model: the network itself; it computes the first part.
         count: parts, at least 1.
         seed: of the other parts' dropout.
+
+    Attributes:
+        lanes: the threads that compute.
     """
 
     def __init__(self, model: nn.Module, count: int, seed: int) -> None:
         self._models = [model]
         self._generators: list[torch.Generator] = []
-        self._pool: ThreadPoolExecutor | None = None
-        self._lanes = 0
+        self.lanes = Lanes()
         weights = {id(parameter): parameter for parameter in model.parameters()}
         for number in range(1, count):
             twin = copy.deepcopy(model, dict(weights))  # these are not copied
@@ -103,29 +104,7 @@ class Parts:
                 strict=True,
             )
         )
-        lanes = min(threads, count)
-        if lanes <= 1:
-            return [work(*part) for part in parts]
-        results: list[T | None] = [None] * count
-        waiting = deque(enumerate(parts))
-
-        def lane() -> None:
-            # Whoever is done takes the next part: a thread that others hold up takes fewer.
-            while True:
-                try:
-                    number, part = waiting.popleft()
-                except IndexError:
-                    return
-                results[number] = work(*part)
-
-        if self._pool is None or self._lanes != lanes:
-            # No more threads than are needed: the C library keeps memory for each of them.
-            self._pool, self._lanes = ThreadPoolExecutor(lanes - 1, "part"), lanes
-        others = [self._pool.submit(lane) for _ in range(lanes - 1)]
-        lane()
-        for other in others:
-            other.result()
-        return cast("list[T]", results)
+        return self.lanes.map(lambda part: work(*part), parts, threads=threads)
 
     def _count(self, labels: torch.Tensor) -> int:
         """How many parts a batch with these labels has."""

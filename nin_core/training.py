@@ -36,6 +36,7 @@ from .estimate import event_interval, start_images
 from .events import EpochEvent, StepEvent
 from .initialization import initialize_unit_variance, initialize_xavier
 from .inputs import Inputs
+from .lanes import Lanes
 from .model import build_nin
 from .optimization import build_optimizer, rate_of_step
 from .parts import Parts
@@ -289,10 +290,12 @@ class Training:
             if self._config.initialization == "xavier":
                 initialize_xavier(self._model)
             else:
-                inputs = self._batches.first(start_images(self._network))
-                initialize_unit_variance(self._model, inputs, final_relu=self._network.final_relu)
-                del inputs
-                allocator.give_back()
+                # One pass with few large blocks, which would leave holes for those of the steps.
+                with allocator.freed_at_once():
+                    inputs = self._batches.first(start_images(self._network))
+                    final_relu = self._network.final_relu
+                    initialize_unit_variance(self._model, inputs, final_relu=final_relu)
+                    del inputs
         self._parts.follow()
         self._parts.train(use_dropout=self._config.use_dropout)
 
@@ -316,6 +319,11 @@ class Training:
         """The threads of the next step, or those that are wanted from some later step on."""
         wanted = self._wanted_threads
         return self.settings.threads_after(self.step) if wanted is None else wanted
+
+    @property
+    def lanes(self) -> Lanes:
+        """The threads that compute."""
+        return self._parts.lanes
 
     @property
     def ended(self) -> bool:
@@ -534,7 +542,7 @@ class Training:
 
     def _test(self, images: torch.Tensor, labels: torch.Tensor) -> Evaluation:
         # Its batches are of another size than a step's: the one's memory is of no use to the other.
-        allocator.give_back()
+        self.lanes.give_back()
         tested = evaluate(
             self._model,
             images,
@@ -543,8 +551,9 @@ class Training:
             should_stop=self._should_stop,
             parts=len(self._parts),
             threads=self._threads,
+            lanes=self.lanes,
         )
-        allocator.give_back()
+        self.lanes.give_back()
         return tested
 
     def _require_finite(self, loss: float) -> None:

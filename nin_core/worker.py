@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from .data import Dataset
     from .diagnosis import Evaluation
     from .events import EpochEvent, StepEvent
+    from .lanes import Lanes
     from .recipes import TrainConfig
 
 MEMORY_RAN_OUT = "Memory ran out; a smaller batch size or narrower blocks would help."
@@ -155,6 +156,7 @@ class _Job:
         self.dataset: Dataset = load_dataset(run.dataset, progress=self._progress)
         reporter.note(phase="initialising")
         self.model: nn.Module = build_nin(self.network)
+        self.lanes: Lanes | None = None
         self.tested: Evaluation | None = None  # the finished network's answers, if it has them
 
     def _kept_settings(self) -> tuning.Settings | None:
@@ -247,7 +249,7 @@ class _Job:
                     on_event(event)
         except Stopped:
             pass
-        self.settings = training.settings
+        self.settings, self.lanes = training.settings, training.lanes
         if training.ended:
             reporter.end("finished", training.state(), phase=PHASE_MEASURING)
             self.tested = training.tested
@@ -286,6 +288,7 @@ class _Job:
             inputs,
             parts=self.settings.parts,
             threads=self.settings.threads_after(reporter.final.step),
+            lanes=self.lanes,
             should_stop=lambda: (
                 time.monotonic() - began > seconds
                 or reporter.signals > signals
