@@ -28,8 +28,8 @@ from nin_core.data import find_dataset
 from nin_core.datasets import DATASETS
 from nin_core.recipes import FAN_SEEDS
 from nin_core.store import StoreError
-from ui import numbers, pace, resources, run_choice, run_points, theme
-from ui.components import plot
+from ui import frame, numbers, pace, resources, run_choice, run_points, theme
+from ui.components import plot, tick
 from ui.fan_figures import FanCurves, fan_figure
 
 if TYPE_CHECKING:
@@ -207,8 +207,7 @@ def _panel() -> None:
     if not shown:
         return
     ticking = any(_busy(run) for fan in shown for run in known[fan])
-    every = pace.of_fan(pace.watching()) if ticking else None
-    st.fragment(_live, run_every=every)(tuple(shown), every)
+    st.fragment(_live)(tuple(shown), ticking)
 
 
 def _example() -> None:
@@ -329,24 +328,26 @@ class _Fan:
     stalls: dict[int, fans.Stall]
 
 
-def _live(shown: tuple[str, ...], every: float | None) -> None:
+def _live(shown: tuple[str, ...], ticking: bool) -> None:
     with st.container(key="tr-fan"):
         message, chart, lines = (st.container() for _ in range(3))
     try:
-        seen = _look(shown, every is not None)
+        seen = _look(shown, ticking)
     except StoreError as error:
         with message:
             st.warning(f"The run store does not answer: {error}", icon=":material/database_off:")
         shown_before, seen = st.session_state.get(_SEEN, ((), []))
+        tick(frame.RECOVERY_SECONDS, key="tr:fan-tick")
         if shown_before != shown:
             return
     else:
         st.session_state[_SEEN] = shown, seen
         gone = len(seen) < len(shown)
         busy = any(_busy(run) for fan in seen for run in fan.runs)
-        wanted = pace.of_fan(pace.watching(), every) if busy else None
-        if gone or wanted != every or st.session_state.pop(_CHANGED, False):
+        if gone or busy != ticking or st.session_state.pop(_CHANGED, False):
             st.rerun()
+        if busy:
+            tick(pace.of_fan(pace.watching()), key="tr:fan-tick")
     with message:
         run_choice.show_notice("fan")
     with chart:

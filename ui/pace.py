@@ -31,18 +31,15 @@ if TYPE_CHECKING:
 BEGINNING_SECONDS = 0.15  # from one look at a run that is about to show its first point to the next
 WAITED_SECONDS = 0.25  # at one that is about to end, to pause or to stop
 QUEUED_SECONDS = 1.0  # at one that waits for its turn
-SHORTEST, LONGEST = 0.5, 9.0  # seconds between two drawings of a run that trains
-LIST_PACES = (3.0, 6.0, 12.0, 24.0, 48.0)  # and of the list
-LIST_FACTOR = 6
-FAN_PACES = (1.0, 2.0, 4.0, 8.0, 16.0)  # and of seed fans, whose pictures hold several runs
-FAN_FACTOR = 2
-FORGOTTEN_SECONDS = LIST_PACES[-1] + LONGEST  # after which a page that draws nothing is gone
+SHORTEST, LONGEST = 0.5, 20.0  # seconds between two drawings of a run that trains
+LIST_FACTOR, LONGEST_LIST = 6, 48.0  # of the list, against a run
+FAN_FACTOR, LONGEST_FAN = 2, 24.0  # of seed fans, whose pictures hold several runs
+FORGOTTEN_SECONDS = 60.0  # after which a page that draws nothing is gone
 DRAWINGS = 500  # of a run from its first step to its last
 LONGEST_ALONE = 2.0  # seconds, however long the run, where only one page watches
 # By which a page elsewhere that watches holds all of them back, and one here times their number.
-REMOTE_SECONDS, LOCAL_SECONDS = 0.1, 0.1
+REMOTE_SECONDS, LOCAL_SECONDS = 0.1, 0.2
 ENDING_SECONDS = 5.0  # before its end, from when a run is watched closely
-_MARGIN = 1.25  # past the limits of a pace, before it is left: an estimate wavers
 
 _PAGE = "pace:page"
 
@@ -63,31 +60,23 @@ def of_run(run: Run, others: float) -> float:
     return min(max(SHORTEST, growing, others), LONGEST)
 
 
-def of_list(runs: Sequence[Run], others: float, current: float | None = None) -> float:
-    """Seconds from one drawing of a list with these active runs to the next, one of `LIST_PACES`.
+def of_list(runs: Sequence[Run], others: float) -> float:
+    """Seconds from one drawing of a list with these active runs to the next.
 
     Args:
         others: as for `of_run`.
-        current: the pace so far, which is kept while it is about right.
     """
     growing = min((_growing(run) for run in runs if run.state == "running"), default=0.0)
-    return _step(LIST_PACES, LIST_FACTOR * max(growing, others), current)
+    return min(LIST_FACTOR * max(SHORTEST, growing, others), LONGEST_LIST)
 
 
-def of_fan(others: float, current: float | None = None) -> float:
-    """Seconds from one drawing of seed fans that train to the next, one of `FAN_PACES`.
+def of_fan(others: float) -> float:
+    """Seconds from one drawing of seed fans that train to the next.
 
     Args:
-        others, current: as for `of_list`.
+        others: as for `of_run`.
     """
-    return _step(FAN_PACES, FAN_FACTOR * others, current)
-
-
-def _step(paces: Sequence[float], needed: float, current: float | None) -> float:
-    """The shortest pace that is long enough; the current one while it is about right."""
-    if current is not None and needed and current / 2 / _MARGIN < needed <= current * _MARGIN:
-        return current
-    return next((pace for pace in paces if pace >= needed), paces[-1])
+    return min(FAN_FACTOR * max(SHORTEST, others), LONGEST_FAN)
 
 
 def _growing(run: Run) -> float:

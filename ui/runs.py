@@ -6,8 +6,8 @@ Choices made here:
   which also sorts, searches and scrolls.
 * Streamlit knows the rows of a table by their position. The table's key names the runs in it, so a
   new run starts a new table (with the same runs ticked) instead of moving the ticks to others.
-* While any run is active the list is drawn anew every few seconds (`ui.pace`), in a fragment of its
-  own beside the open run's.
+* While any run is active the list is drawn anew every few seconds (`ui.pace`) for whoever sees it,
+  in a fragment of its own beside the open run's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nin_core.datasets import DATASETS
 from nin_core.recipes import RECIPES
 from nin_core.store import StoreError
 from ui import curve_panel, frame, pace, resources, run_choice, run_points
-from ui.components import plot
+from ui.components import plot, tick
 from ui.curves import MAX_COMPARED, NAMED, Compared, comparison_figure
 
 if TYPE_CHECKING:
@@ -43,20 +43,14 @@ def show(opened: Run | None) -> None:
     runs = resources.store().list_runs(limit=MAX_RUNS)
     if not runs:
         return
-    every = _pace(runs)
-    st.fragment(_live, run_every=every)(None if opened is None else opened.id, every)
+    active = any(run.active for run in runs)
+    st.fragment(_live)(None if opened is None else opened.id, active)
 
 
-def _pace(runs: list[Run], current: float | None = None) -> float | None:
-    """Seconds from one drawing of the list to the next; None while no run is active."""
-    active = [run for run in runs if run.active]
-    return pace.of_list(active, pace.watching(), current) if active else None
-
-
-def _live(opened: int | None, every: float | None) -> None:
+def _live(opened: int | None, active: bool) -> None:
     runs: list[Run] | None = None
     with frame.guarded():
-        if every is not None:  # whoever looks at the list moves the queue on, whichever run is open
+        if active:  # whoever looks at the list moves the queue on, whichever run is open
             jobs.advance(resources.store())
         runs = resources.store().list_runs(limit=MAX_RUNS)
         st.subheader("Runs", anchor=False)
@@ -73,10 +67,12 @@ def _live(opened: int | None, every: float | None) -> None:
             _comparison(ticked[:MAX_COMPARED])
             if len(ticked) > MAX_COMPARED:
                 st.caption(f"The newest {MAX_COMPARED} of {len(ticked)} ticked runs are drawn.")
+    if st.session_state.pop("tr:picked", False):
+        st.rerun()  # to open the run that was clicked
     if runs is None:
-        return  # the next drawing tries again
-    if _pace(runs, every) != every or st.session_state.pop("tr:picked", False):
-        st.rerun()  # to tick at another pace or no more, or to open the run that was clicked
+        tick(frame.RECOVERY_SECONDS, key="tr:list-tick")
+    elif running := [run for run in runs if run.active]:
+        tick(pace.of_list(running, pace.watching()), key="tr:list-tick")
 
 
 def _take_link(runs: list[Run]) -> None:

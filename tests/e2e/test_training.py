@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -191,6 +192,8 @@ def test_without_its_feed_a_live_page_is_drawn_by_its_script(server: Dashboard, 
 
 
 def test_a_hidden_page_asks_nothing_and_catches_up(server: Dashboard, page: Page) -> None:
+    sent: list[bytes | str] = []  # over Streamlit's connection: whatever has a script run
+    page.on("websocket", lambda socket: socket.on("framesent", lambda frame: sent.append(frame)))
     start_long_run(page, server)
     hide = """(hidden) => {
         Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});
@@ -203,10 +206,16 @@ def test_a_hidden_page_asks_nothing_and_catches_up(server: Dashboard, page: Page
     page.wait_for_timeout(1500)  # an answer that was on its way
     page.on("request", lambda request: asked.append(request.url))
     seen = int(page.evaluate(POINTS))
-    page.wait_for_timeout(3000)
+    sent.clear()
+    page.wait_for_timeout(4000)  # in which a list that is seen is drawn anew
     assert not [url for url in asked if "/nin/runs/" in url]
+    assert not sent
     page.evaluate(hide, False)
     points(page, seen + 1)
+    deadline = time.monotonic() + 30
+    while not sent and time.monotonic() < deadline:
+        page.wait_for_timeout(100)
+    assert sent, "the list goes on"
     stop(page)
 
 

@@ -12,6 +12,7 @@
     gallery(pictures, labels=..., key=..., selected=None)    small pictures, one of which is chosen
     draw(key=..., side=..., colors=..., paper=...)           a canvas to draw on, as a PNG
     follow(url, key=..., version=..., serial=...)            news from a feed, without reruns
+    tick(seconds, key=...)                                   a fragment that runs again while seen
     forget_click(key)                                        drop the click that a component keeps
 
 Each returns what was clicked last in this session (None before the first click) and raises
@@ -31,6 +32,7 @@ from ui.components.layer_table import layer_table
 from ui.components.plot import plot
 from ui.components.replay import Curves, Moment, replay
 from ui.components.sprite import Film, class_maps, film, reel, sprite
+from ui.components.tick import tick
 from ui.components.wire import forget_click
 
 __all__ = [
@@ -52,4 +54,5 @@ __all__ = [
     "replay",
     "sprite",
     "svg",
+    "tick",
 ]

@@ -24,7 +24,7 @@ from nin_core.records import RunNotFound
 from nin_core.snapshots import room_for
 from nin_core.store import StoreError
 from ui import frame, numbers, resources, run_points
-from ui.components import Curves, film, replay
+from ui.components import Curves, film, replay, tick
 from ui.components import Moment as Position
 from ui.curves import History, thinned
 from ui.feature_subject import keep_valid, percent
@@ -67,12 +67,13 @@ def show(scene: Scene) -> None:
         persist_state="session",
         help="Newer weights are shown as soon as they are saved, while the slider is at its end.",
     ):
-        st.fragment(_watch, run_every=TICK_SECONDS)(run.id, _names(moments(run)))
+        st.fragment(_watch)(run.id, _names(moments(run)))
     _replay(scene, run.id)
 
 
 def _watch(run_id: int, shown: Names) -> None:
     """Draw the page anew when the run has other moments than are shown, or trains no more."""
+    tick(TICK_SECONDS, key="fm:watch")
     try:
         run = resources.store().get(run_id)
         if run.active and _names(moments(run)) == shown:
