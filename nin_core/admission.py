@@ -8,11 +8,11 @@ Choices made here:
 * The prediction is the largest of three phases, which give their memory back to each other: the
   steps, by the ledger's walk through one, the tests, and a start that is fitted to the data, which
   is exact (`allocator.freed_at_once`). Where every block is given back as soon as it is freed, a
-  step takes what the ledger says, too; it is kept, since steps would be a tenth to a third slower,
-  and then it takes half as much again. That factor, and what a run occupies besides, were fitted to
-  114 workers of random configurations of `benchmarks/memory_model.py`, some with the kernels of
-  AVX-512 and some with those of AVX2, which made no difference; all were within 14 %. The same
-  network takes up to 8 % more or less from one time to the next.
+  step takes what the ledger says, too. It is kept instead, since steps would be a tenth to two
+  fifths slower, and then it takes half as much again. That factor, and what a run occupies besides,
+  were fitted to 84 workers of random configurations of `benchmarks/memory_model.py`, all of them
+  within 15 %; kernels for AVX2 and for AVX-512 take the same. The same network takes up to 8 % more
+  or less from one time to the next.
 * Predicted is a run that has all cores. One that shares them computes the parts of its batch one
   after another and takes less, but it gets the cores once the others have ended.
 * The queue is first come, first served: a large run that waits for memory is not overtaken for ever
@@ -44,11 +44,11 @@ if TYPE_CHECKING:
 
 # Bytes occupied for each that is alive at a phase's peak: in a step those of the ledger, in a test
 # those of the largest layer's both sides. The difference lies free between blocks in use.
-STEP, TEST = 1.55, 2.5
-# Bytes that every run comes to occupy: its own, and the kernels that PyTorch loads for it; what a
-# further thread adds; and linear algebra, which orthogonal weights are made by.
-WORKSPACE, THREAD, LINEAR_ALGEBRA = 27_000_000, 3_000_000, 5_000_000
-STATE_COPIES = 4  # of weights and optimizer state, on their way to the store
+STEP, TEST = 1.56, 5.6
+# Bytes that every run comes to occupy: its own, and the kernels that PyTorch loads for it; linear
+# algebra is what orthogonal weights are made by.
+WORKSPACE, LINEAR_ALGEBRA = 33_500_000, 3_000_000
+STATE_COPIES = 3.8  # of weights and optimizer state, on their way to the store
 
 
 def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
@@ -63,7 +63,8 @@ def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
         optimizer = "adamw"
     one = summarize(network)
     step = STEP * step_peak(summarize(network, train.batch_size), optimizer).bytes
-    test = TEST * estimate.test_batch(network) * one.largest_pair_bytes
+    parts = tuning.usual_settings(network, train.batch_size, machine.available_cores()).parts
+    test = TEST * parts * estimate.test_batch(network) * one.largest_pair_bytes
     state = one.parameter_bytes * (1 + OPTIMIZERS[optimizer].slots)
     working = max(step, test) + STATE_COPIES * state
     if train.initialization == "unit-variance":
@@ -72,9 +73,7 @@ def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
         images = min(images or estimate.START_IMAGES, estimate.start_images(network))
         start = images * (one.input_bytes + largest) + estimate.START_PART * largest
         working = max(working, start) + LINEAR_ALGEBRA
-    parts = tuning.usual_settings(network, train.batch_size, machine.available_cores()).parts
-    working += WORKSPACE + THREAD * (parts - 1)
-    return int(max(data + working, 2 * data))  # twice while it is read
+    return int(max(data + WORKSPACE + working, 2 * data))  # twice while it is read
 
 
 # --- does it fit ------------------------------------------------------------------------------

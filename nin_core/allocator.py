@@ -19,6 +19,7 @@ from typing import Any
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # from glibc's malloc.h
 _SMALL, _LARGE = 64 * 1024, 2**30
+_LARGEST_BEFORE = 32 * 2**20  # above which a glibc before 2.35 leaves the border where it is
 _AHEAD = 64 * 2**20  # bytes that are asked of the system at a time
 _HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
@@ -27,7 +28,8 @@ def keep_freed() -> None:
     """Keep what is freed from here on, in this process, for what is allocated next."""
     library = _c_library()
     if library is not None:
-        library.mallopt(_MMAP_THRESHOLD, _LARGE)
+        if not library.mallopt(_MMAP_THRESHOLD, _LARGE):
+            library.mallopt(_MMAP_THRESHOLD, _LARGEST_BEFORE)
         library.mallopt(_TRIM_THRESHOLD, 2 * _LARGE - 1)
         library.mallopt(_TOP_PAD, _AHEAD)
 

@@ -2,16 +2,14 @@
 
 The network's weights stand under their own names, so that the file is also what any other program
 reads as the network's `state_dict`; all that only a training needs to go on stands under names
-that begin with `REST`. Counters are in the file's metadata, as JSON.
+that begin with `REST`. Counters are in the file's metadata, as JSON. PyTorch is imported only where
+tensors are made.
 """
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
-
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 from .checks import ConfigError
 
@@ -26,6 +24,8 @@ _COUNTERS = ("step", "epoch", "position", "epoch_ended", "event_due", "seconds")
 
 def pack(state: TrainingState) -> bytes:
     """The state as safetensors bytes."""
+    from safetensors.torch import save
+
     tensors = state.weights | {f"{REST}{name}": value for name, value in state.rest.items()}
     counters = {name: getattr(state, name) for name in _COUNTERS}
     return save(tensors, metadata={"training": json.dumps(counters)})
@@ -37,6 +37,9 @@ def unpack(blob: bytes) -> TrainingState:
     Raises:
         ConfigError: if the bytes hold no training state (weights alone do not).
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     from .training_state import TrainingState
 
     try:
@@ -64,7 +67,17 @@ def load_weights(blob: bytes) -> dict[str, torch.Tensor]:
     Raises:
         SafetensorError: if they are no safetensors.
     """
+    from safetensors.torch import load
+
     return weights(load(blob))
+
+
+def holds_training(blob: bytes) -> bool:
+    """Whether a training can go on from these bytes, as from `pack`'s; weights alone do not do."""
+    try:
+        return _COUNTERS[0] in _counters(blob)
+    except (KeyError, ValueError, TypeError):
+        return False
 
 
 def _counters(blob: bytes) -> dict[str, Any]:

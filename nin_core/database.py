@@ -33,6 +33,7 @@ from . import migrations
 BUSY_SECONDS = 5.0  # how long a write waits for other writers before the store is "locked"
 POOL_SIZE, POOL_OVERFLOW = 8, 32  # more than a class's worth of page threads
 CONNECT_SECONDS = 5  # how long a database server may take to answer at all
+LOST_SECONDS = 10  # after which a connection to one that has vanished without a word is given up
 # Whoever must be alone on a PostgreSQL database holds this lock: "nin" and "ex" as one number.
 _ALONE = 0x6E696E_6578
 
@@ -273,7 +274,14 @@ def _server_engine(url: sa.URL) -> sa.Engine:
     waits = f"{own if isinstance(own, str) else ' '.join(own)} -c lock_timeout={BUSY_SECONDS:.0f}s"
     return sa.create_engine(
         url,
-        connect_args={"connect_timeout": CONNECT_SECONDS, "options": waits.strip()},
+        connect_args={
+            "connect_timeout": CONNECT_SECONDS,
+            "options": waits.strip(),
+            "tcp_user_timeout": 1000 * LOST_SECONDS,
+            "keepalives_idle": LOST_SECONDS // 2,
+            "keepalives_interval": LOST_SECONDS // 4,
+            "keepalives_count": 2,
+        },
         pool_pre_ping=True,
         pool_size=POOL_SIZE,
         max_overflow=POOL_OVERFLOW,

@@ -63,7 +63,6 @@ def evaluate(
     *,
     batch_size: int | None = None,
     should_stop: Callable[[], bool] | None = None,
-    parts: int = 1,
     threads: int = 1,
     lanes: Lanes | None = None,
 ) -> Evaluation:
@@ -72,14 +71,13 @@ def evaluate(
     Args:
         images: uint8 [N, C, H, W]; labels: int64 [N].
         inputs: how the network takes images.
-        batch_size: default: what takes about a fifth of a second.
+        batch_size: default: `estimate.test_batch`.
         should_stop: asked before each batch; once true, the figures are those of the images so far.
-        parts: batches are smaller by so much, and as many of them may be under way at once;
-        threads: so many are.
+        threads: so many batches are under way at once.
         lanes: the threads for it; by default new ones.
     """
     if batch_size is None:
-        batch_size = max(1, test_batch(inputs.network) // parts)
+        batch_size = test_batch(inputs.network)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
 
@@ -101,7 +99,7 @@ def evaluate(
 
     pairs = zip(images.split(batch_size), logits.split(batch_size), strict=True)
     try:
-        answered = (lanes or Lanes()).map(answer, pairs, threads=min(parts, threads))
+        answered = (lanes or Lanes()).map(answer, pairs, threads=threads)
     finally:
         for module, mode in modes:
             module.training = mode

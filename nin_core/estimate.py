@@ -22,7 +22,7 @@ SECONDS_PER_MAC = 1 / 32e9
 SECONDS_PER_STEP = 2e-3  # Python and the calls into torch, whatever the batch
 FORWARD_SHARE = 1 / 3  # of a training step: the backward pass costs two forward passes
 
-TEST_BYTES, LEAST_TEST = 5_000_000, 4  # a layer's values, and images, that are tested at a time
+TEST_BYTES, LEAST_TEST = 2_500_000, 2  # a layer's values, and images, that a thread tests at a time
 
 EVENT_SECONDS = 0.3  # on two ordinary cores, i.e. what the page needs for a curve that moves
 START_IMAGES, START_PART = 256, 32  # that the initialisation sees, and those it has pass at once
@@ -36,16 +36,16 @@ def seconds_per_image(network: NiNConfig) -> float:
 
 
 def test_batch(network: NiNConfig) -> int:
-    """Images that a fifth of a second suffices for, so that a stop is never far; at most 64.
+    """Images that a thread tests at a time: a fifth of a second's, so that a stop is never far.
 
-    Fewer where a layer's input and output would exceed `TEST_BYTES`: more are hardly faster on a
-    processor (two threads answer 440 images a second of nin-cifar10 4 at a time each, and 447 of
-    them 32 at a time; 4,500 of nin-28 12 at a time, 5,000 of them 24 at a time), and would need
-    more memory than a small step of the training.
+    At most 32, and fewer where a layer's input and output would exceed `TEST_BYTES`: more are
+    hardly faster on a processor (two threads answer 440 images a second of nin-cifar10 4 at a time
+    each, and 447 of them 32 at a time; 4,500 of nin-28 12 at a time, 5,000 of them 24 at a time),
+    and would need more memory than a small step of the training.
     """
     soon = int(0.2 / (seconds_per_image(network) * FORWARD_SHARE))
     small = max(LEAST_TEST, TEST_BYTES // summarize(network).largest_pair_bytes)
-    return max(1, min(64, soon, small))
+    return max(1, min(32, soon, small))
 
 
 def start_images(network: NiNConfig) -> int:

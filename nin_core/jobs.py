@@ -3,10 +3,10 @@
 Choices made here:
 
 * There is no daemon. `advance` looks at the store, settles what died and starts what may start.
-  Pages, the server's start, the command line and every worker that ends call it; when there is
-  nothing to do it costs one read.
-* The queue and the slots are rows of the store (a run with a worker on it takes a slot), so any
-  number of servers and scripts on one database share them.
+  Servers every few seconds, pages, the command line and every worker that ends call it; when there
+  is nothing to do it costs one read.
+* The queue and the slots are rows of the store (a run with a worker on it takes a slot of its
+  host), so any number of servers and scripts on one database share them.
 * A worker is `python -m nin_core.worker RUN_ID` in a session of its own: Ctrl-C in the server's
   terminal does not hit it. A pool of forked processes breaks under Streamlit, and one killed child
   breaks the pool.
@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import admission, process_memory, spare
+from .checkpoints import holds_training
 from .checks import ConfigError
 from .datasets import DATASETS
 from .machine import PROJECT, accelerators, available_cores
@@ -45,8 +46,8 @@ if TYPE_CHECKING:
     from .config import NiNConfig
     from .recipes import TrainConfig
 
-# A worker on another host without a heartbeat for so long is gone. Pages look every few seconds, so
-# it is said within ten.
+# A worker on another host without a heartbeat for so long is gone. Servers look every few seconds,
+# so it is said within ten.
 SILENT_SECONDS = 6.0
 START_SECONDS = 60.0  # how long a started process may take to claim its run
 STOP_SECONDS = 10.0  # a worker that has not obeyed a stop by then is hung and gets killed
@@ -83,6 +84,7 @@ def start_run(
         StoreError: if the run cannot be written down.
     """
     check_dataset(network, dataset)
+    check_batches(network, train, dataset)
     admission.require(network, train, dataset)
     run_id = store.create(network, train, dataset, name)
     advance(store, outlive=outlive)
@@ -107,9 +109,9 @@ def resume_run(store: RunStore, run_id: int, *, outlive: bool = False) -> None:
 
     Raises:
         ConfigError: if it cannot fit into this computer's memory.
-        StateError: if it is in another state.
+        StateError: if it is in another state, or its checkpoint holds weights alone.
     """
-    _require_room(store, run_id)
+    _require_can_go_on(store, run_id)
     store.resume(run_id)
     advance(store, outlive=outlive)
 
@@ -122,9 +124,9 @@ def extend_run(store: RunStore, run_id: int, epochs: int, *, outlive: bool = Fal
 
     Raises:
         ConfigError: if they are none or too many, or it cannot fit into this computer's memory.
-        StateError: if it has not finished.
+        StateError: if it has not finished, or its checkpoint holds weights alone.
     """
-    _require_room(store, run_id)
+    _require_can_go_on(store, run_id)
     store.extend(run_id, epochs)
     advance(store, outlive=outlive)
 
@@ -154,10 +156,16 @@ def duplicate_run(
     return start_run(store, run.network, train, run.dataset, name, outlive=outlive)
 
 
-def _require_room(store: RunStore, run_id: int) -> None:
+def _require_can_go_on(store: RunStore, run_id: int) -> None:
     run = store.get(run_id)
     if run.network is not None and run.train is not None:
         admission.require(run.network, run.train, run.dataset)
+    kept = store.load_checkpoint(run_id)
+    if kept is not None and not holds_training(kept.blob):
+        raise StateError(
+            f"Run #{run_id} has weights, but nothing that its training could go on from; a "
+            "duplicate of it would train anew."
+        )
 
 
 def _request(
@@ -181,12 +189,11 @@ def advance(store: RunStore, *, slots: int | None = None, outlive: bool = False)
     slots = slots_here() if slots is None else slots
     assigned, waiting = store.work()
     moment = now()
-    free = slots - len(assigned)
-    for run in assigned:
-        if _settle(store, run, moment):
-            free += 1
+    settled = {run.id for run in assigned if _settle(store, run, moment)}
+    left = [run for run in assigned if run.id not in settled and run.worker_host == this_host()]
+    free = slots - len(left)
     started: list[int] = []
-    here = [run for run in assigned if run.active and run.worker_host == this_host()]
+    here = [run for run in left if run.active]
     # The counts only save pointless writes; `reserve` decides, in one transaction.
     while waiting > 0 and free > 0:
         following = store.next_waiting()
@@ -232,6 +239,29 @@ def check_dataset(network: NiNConfig, dataset: str) -> None:
             f"{classes} would work.",
             field="num_classes",
             suggestion=classes,
+        )
+    channels = DATASETS[dataset].channels
+    if channels not in (1, network.in_channels) and network.in_channels != 1:
+        raise ConfigError(
+            f"the images of {dataset} have {channels} channels, and the network takes "
+            f"{network.in_channels}; 1 or {channels} would work.",
+            field="in_channels",
+            suggestion=channels,
+        )
+
+
+def check_batches(network: NiNConfig, train: TrainConfig, dataset: str) -> None:
+    """Refuse batches of one image for a network with batch norm.
+
+    Raises:
+        ConfigError: with a batch size that would work.
+    """
+    images = min(train.subset or DATASETS[dataset].train_size, DATASETS[dataset].train_size)
+    if network.batch_norm and min(train.batch_size, images) < 2:
+        raise ConfigError(
+            "batch norm needs at least 2 images a batch; a batch_size of 64 would work.",
+            field="batch_size",
+            suggestion=64,
         )
 
 

@@ -42,11 +42,17 @@ class Lanes:
                     number, item = waiting.popleft()
                 except IndexError:
                     return
-                results[number] = work(item)
+                try:
+                    results[number] = work(item)
+                except BaseException:
+                    waiting.clear()  # nobody begins another one
+                    raise
 
         others = self._start(min(threads, len(waiting)) - 1, lane)
-        lane()
-        others()
+        try:
+            lane()
+        finally:
+            others()
         return cast("list[T]", results)
 
     def give_back(self) -> None:
@@ -69,6 +75,9 @@ class Lanes:
         if count <= 0:
             return lambda: None
         if self._pool is None or self._others < count:
+            if self._pool is not None:
+                self.give_back()
+                self._pool.shutdown()
             # No more threads than are needed: the C library keeps memory for each of them.
             self._pool, self._others = ThreadPoolExecutor(count, "lane"), count
         futures = [self._pool.submit(work) for _ in range(count)]

@@ -28,7 +28,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .process_memory import group_limit
+from .process_memory import group_cores, group_limit
 
 PROJECT = Path(__file__).resolve().parent.parent
 GEMM_SIDE = 768
@@ -109,10 +109,18 @@ def _container(root: Path = Path("/sys/fs/cgroup")) -> Memory | None:
 
 
 def available_cores() -> int:
-    """Cores this process may use."""
+    """Cores this process may use: those it is bound to, and no more than its container's share."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0)) or 1
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    share = _container_cores()
+    return max(1, cores if share is None else min(cores, int(share)))
+
+
+@lru_cache(maxsize=1)
+def _container_cores() -> float | None:
+    return group_cores()
 
 
 @lru_cache(maxsize=1)
@@ -158,7 +166,7 @@ def cache_path() -> Path:
     """Where the peaks are kept: beside the database of runs if that is a file, else in runs/."""
     url = os.environ.get("NIN_DATABASE_URL", "")
     if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
-        return Path(url.removeprefix("sqlite:///")).parent / "machine.json"
+        return Path(url.removeprefix("sqlite:///")).expanduser().parent / "machine.json"
     return PROJECT / "runs" / "machine.json"
 
 

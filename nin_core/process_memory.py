@@ -91,6 +91,25 @@ def group_limit(root: Path = _GROUPS, groups: str | None = None) -> Limit | None
     return min(limits, key=lambda limit: limit.most - limit.used, default=None)
 
 
+def group_cores(root: Path = _GROUPS, groups: str | None = None) -> float | None:
+    """The fewest cores that a control group this process is in may use; None without a limit.
+
+    Args:
+        root, groups: as for `group_limit`.
+    """
+    shares = []
+    for folder in _folders(root, groups, "cpu"):
+        for quota_file, period_file in (
+            ("cpu.max", "cpu.max"),
+            ("cpu.cfs_quota_us", "cpu.cfs_period_us"),
+        ):
+            with suppress(OSError, ValueError):  # "max" is no number: no limit
+                quota = int((folder / quota_file).read_text().split()[0])
+                if quota > 0:
+                    shares.append(quota / int((folder / period_file).read_text().split()[-1]))
+    return min(shares, default=None)
+
+
 def memory_kills(root: Path = _GROUPS, groups: str | None = None) -> int:
     """How often the system has killed for memory, in our control groups or altogether.
 
@@ -125,8 +144,8 @@ def _counted(text: str, wanted: str = "oom_kill") -> int:
     return 0
 
 
-def _folders(root: Path, groups: str | None) -> list[Path]:
-    """The folders of the groups this process is in, and those above, of memory's controllers."""
+def _folders(root: Path, groups: str | None, controller: str = "memory") -> list[Path]:
+    """The folders of the groups this process is in, and those above, of a controller."""
     if groups is None:
         try:
             groups = Path("/proc/self/cgroup").read_text()
@@ -136,9 +155,9 @@ def _folders(root: Path, groups: str | None) -> list[Path]:
     for line in groups.splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        if controllers and "memory" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        base = root / "memory" if controllers else root
+        base = root / controller if controllers else root
         # A container sees its own group as the root of the mount, whatever the path says.
         place = base / path.strip("/")
         while place != base and base in place.parents:

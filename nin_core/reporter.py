@@ -237,7 +237,9 @@ class Reporter:
         heard = [byte for byte in self._ear.recv(4096) if byte]
         self.signals += len(heard)
         if heard:
-            self._stop()
+            # Whoever ends all of a server's processes at once, as systemd does, stops no run.
+            with_server = self._parent is not None and signal.SIGINT not in heard
+            self._stop(INTERRUPTED if with_server else "stopped")
         if self.signals > 1 and signal.SIGINT in heard:
             self._leave("Interrupted twice.", 130)
 

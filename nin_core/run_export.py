@@ -32,7 +32,9 @@ COLUMNS = tuple(f.name for f in fields(MetricRow) if f.name != "id")
 FACTS = (
     "id", "name", "state", "dataset", "phase", "epoch", "step", "total_steps", "seconds",
     "train_loss", "train_accuracy", "test_loss", "test_accuracy", "test_examples",
-    "examples_per_second", "error", "diagnosis", "has_checkpoint", "problem",
+    "examples_per_second", "error", "diagnosis", "has_checkpoint", "problem", "fan", "device",
+    "threads", "predicted_bytes", "peak_bytes", "checkpoint_step", "evaluated_images",
+    "evaluated_accuracy",
 )  # fmt: skip
 _TAGS = {
     "train_loss": "loss/train",
@@ -53,6 +55,7 @@ def describe(run: Run) -> dict[str, Any]:
     for name in ("created_at", "started_at", "ended_at"):
         stamp = getattr(run, name)
         values[name] = None if stamp is None else stamp.isoformat()
+    values["settings"] = None if run.settings is None else asdict(run.settings)
     values["network"] = None if run.network is None else run.network.to_dict()
     values["train"] = None if run.train is None else run.train.to_dict()
     return values

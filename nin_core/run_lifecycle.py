@@ -96,12 +96,12 @@ class RunLifecycle:
             mark: who is about to start it, until its process has a number and a mark of its own.
 
         Returns:
-            its number; None if nothing waits or `slots` processes are on runs already.
+            its number; None if nothing waits or `slots` processes there are on runs already.
         """
         taken = (
             sa.select(sa.func.count())
             .select_from(tables.runs)
-            .where(tables.runs.c.worker_host.is_not(None))
+            .where(tables.runs.c.worker_host == host)
             .scalar_subquery()
         )
         first = sa.select(sa.func.min(tables.runs.c.id)).where(*_WAITING).scalar_subquery()

@@ -176,9 +176,17 @@ class RunStore(RunLifecycle):
         return read_run(row)
 
     def list_runs(
-        self, limit: int = 200, *, states: Iterable[str] | None = None, fan: str | None = None
+        self,
+        limit: int | None = 200,
+        *,
+        states: Iterable[str] | None = None,
+        fan: str | None = None,
     ) -> list[Run]:
-        """The newest runs first, without logs, metrics or weights; of a `fan` only its own."""
+        """The newest runs first, without logs, metrics or weights; of a `fan` only its own.
+
+        Args:
+            limit: at most so many; None for all.
+        """
         query = sa.select(*RUN_COLUMNS).order_by(tables.runs.c.id.desc()).limit(limit)
         if states is not None:
             query = query.where(tables.runs.c.state.in_(tuple(states)))

@@ -240,8 +240,9 @@ class Training:
             DivergedError: when the loss is not finite any more.
             Stopped: after `state(close=True)`.
         """
-        allocator.keep_freed()
-        self.prepare(initialize=initialize)
+        # The start's few large blocks would leave holes that those of the steps do not fit into.
+        with allocator.freed_at_once():
+            self.prepare(initialize=initialize)
         if self._event_due():
             yield from self._step_event()
         while not self._should_stop():
@@ -290,12 +291,8 @@ class Training:
             if self._config.initialization == "xavier":
                 initialize_xavier(self._model)
             else:
-                # One pass with few large blocks, which would leave holes for those of the steps.
-                with allocator.freed_at_once():
-                    inputs = self._batches.first(start_images(self._network))
-                    final_relu = self._network.final_relu
-                    initialize_unit_variance(self._model, inputs, final_relu=final_relu)
-                    del inputs
+                inputs = self._batches.first(start_images(self._network))
+                initialize_unit_variance(self._model, inputs, final_relu=self._network.final_relu)
         self._parts.follow()
         self._parts.train(use_dropout=self._config.use_dropout)
 
@@ -549,8 +546,7 @@ class Training:
             labels,
             self._inputs,
             should_stop=self._should_stop,
-            parts=len(self._parts),
-            threads=self._threads,
+            threads=min(len(self._parts), self._threads),
             lanes=self.lanes,
         )
         self.lanes.give_back()

@@ -61,16 +61,17 @@ def twin(
         train_size: training images of its data set.
         too_short: whether nothing is wrong with it, as far as can be seen, but its length.
     """
+    rate = train.rate_changes[-1][1] if train.rate_changes else train.learning_rate
     fast = RECIPES["fast"].configure(
         network, train_size=train_size, subset=train.subset, seed=train.seed
     )
     if train.recipe != "fast":
         return Twin(fast, "with the fast recipe")
-    if train.learning_rate > fast.learning_rate:
+    if rate > fast.learning_rate:
         rate = fast.learning_rate
         return Twin(train.varied(learning_rate=rate), f"at the recipe's learning rate, {rate:g}")
     if too_short:
         epochs = min(MAX_EPOCHS, LONGER * train.total_epochs)
         return Twin(train.varied(epochs=epochs), f"of {epochs} epochs")
-    rate = max(MIN_RATE, float(f"{train.learning_rate / LOWER_RATE:.2g}"))
+    rate = max(MIN_RATE, float(f"{rate / LOWER_RATE:.2g}"))
     return Twin(train.varied(learning_rate=rate), f"at a learning rate of {rate:g}")

@@ -504,7 +504,7 @@ def measure_run(store: RunStore, run_id: int, attempt: int) -> None:
     model = load_model(run.network, checkpoint.blob)
     inputs = Inputs.of(run.network, data, run.train)
     images, labels = data.test_images, data.test_labels
-    result = evaluate(model, images, labels, inputs, parts=threads, threads=threads)
+    result = evaluate(model, images, labels, inputs, threads=threads)
     store.save_evaluation(
         run_id,
         pack_logits(result.logits.numpy()),

@@ -37,6 +37,7 @@ from . import admission, allocator, machine, probing, process_memory, spare, tun
 from .checks import ConfigError
 from .datasets import DATASETS
 from .jobs import NICENESS, advance, available_cores, check_dataset
+from .lanes import Lanes
 from .processes import this_worker
 from .records import PHASE_MEASURING, PHASE_TRAINING, MetricRow, Run
 from .reporter import INTERRUPTED, Reporter, leave_run
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from .data import Dataset
     from .diagnosis import Evaluation
     from .events import EpochEvent, StepEvent
-    from .lanes import Lanes
     from .recipes import TrainConfig
 
 MEMORY_RAN_OUT = "Memory ran out; a smaller batch size or narrower blocks would help."
@@ -144,6 +144,7 @@ class _Job:
         done = self.kept.step if self.kept else 0
         # Before the first operation: PyTorch's pool keeps the size it starts with.
         torch.set_num_threads(self.settings.torch_threads(done))
+        allocator.give_back()  # what imports have freed is no part of what the run finds
         process_memory.reset_peak()
         reporter.note(
             phase="loading data",
@@ -156,7 +157,7 @@ class _Job:
         self.dataset: Dataset = load_dataset(run.dataset, progress=self._progress)
         reporter.note(phase="initialising")
         self.model: nn.Module = build_nin(self.network)
-        self.lanes: Lanes | None = None
+        self.lanes = Lanes()
         self.tested: Evaluation | None = None  # the finished network's answers, if it has them
 
     def _kept_settings(self) -> tuning.Settings | None:
@@ -280,14 +281,14 @@ class _Job:
         )
         # A finished run takes the time it needs, unless it is told to stop meanwhile.
         seconds = EVALUATION_SECONDS if reporter.state == "stopped" else math.inf
+        self.lanes.give_back()
         began, signals = time.monotonic(), reporter.signals
         result = self.tested or evaluate(
             self.model,
             images,
             labels,
             inputs,
-            parts=self.settings.parts,
-            threads=self.settings.threads_after(reporter.final.step),
+            threads=min(self.settings.parts, self.settings.threads_after(reporter.final.step)),
             lanes=self.lanes,
             should_stop=lambda: (
                 time.monotonic() - began > seconds
@@ -309,7 +310,7 @@ class _Job:
             )
         affordable = int(PROBE_SECONDS / (seconds_per_image(self.network) * FORWARD_SHARE))
         probe = slice(max(LEAST_PROBE, min(MOST_PROBE, affordable)))
-        allocator.give_back()  # what the checkpoint was packed in is of no use to the diagnosis
+        self.lanes.give_back()
         diagnosis = diagnose(self.model, images[probe], labels[probe], inputs)
         # That a few steps were not enough to learn is no news; that maps are dead is.
         if diagnosis and (reporter.state == "finished" or diagnosis.dead_class_maps):

@@ -51,7 +51,8 @@ def of_run(run: Run, others: float) -> float:
         others: seconds to hold back for the pages that watch, by `Watchers.note`.
     """
     if run.active and run.worker is not None and not run.step:
-        return max(BEGINNING_SECONDS, others / 4)  # for the second or two that it takes
+        # For the second or two that it takes.
+        return min(max(BEGINNING_SECONDS, others / 4), LONGEST)
     if run.state == "queued":
         return min(max(QUEUED_SECONDS, others), LONGEST)
     growing = _growing(run)

@@ -81,7 +81,7 @@ def look(store: RunStore, run_id: int) -> Seen:
         run = store.get(run_id)
     place, waits, log = None, None, ""
     if run.state == "queued":
-        active = store.list_runs(states=("queued", "running"))
+        active = store.list_runs(None, states=("queued", "running"))
         place = admission.places(active, jobs.slots_here(), _speed(store)).get(run_id)
         training = [other for other in active if other.worker is not None]
         if place is not None and not place.ahead and len(training) < jobs.slots_here():

@@ -22,7 +22,7 @@ from nin_core import jobs
 from nin_core.datasets import DATASETS
 from nin_core.recipes import RECIPES
 from nin_core.store import StoreError
-from ui import curve_panel, frame, pace, resources, run_choice, run_points
+from ui import curve_panel, frame, pace, resources, run_choice, run_picture, run_points
 from ui.components import plot, tick
 from ui.curves import MAX_COMPARED, NAMED, Compared, comparison_figure
 
@@ -43,23 +43,25 @@ def show(opened: Run | None) -> None:
     runs = resources.store().list_runs(limit=MAX_RUNS)
     if not runs:
         return
-    active = any(run.active for run in runs)
-    st.fragment(_live)(None if opened is None else opened.id, active)
+    st.fragment(_live)(opened)
 
 
-def _live(opened: int | None, active: bool) -> None:
+def _live(opened: Run | None) -> None:
     runs: list[Run] | None = None
     with frame.guarded():
-        if active:  # whoever looks at the list moves the queue on, whichever run is open
-            jobs.advance(resources.store())
+        # Whoever looks at the list moves the queue on, whichever run is open.
+        jobs.advance(resources.store())
         runs = resources.store().list_runs(limit=MAX_RUNS)
+        if opened is not None and _has_changed(opened, runs):
+            st.rerun()
         st.subheader("Runs", anchor=False)
         st.caption("Click a run to open it above; tick two or more to compare them.")
         run_choice.show_notice("list")
         _take_link(runs)
-        listed = _without_fans(runs, opened)
+        number = None if opened is None else opened.id
+        listed = _without_fans(runs, number)
         if listed:
-            _table(listed, opened)
+            _table(listed, number)
         ticked = [run for run in listed if run.id in st.session_state[_TICKED]]
         run_choice.link_runs(_LINK, [run.id for run in ticked])
         _actions(ticked)
@@ -73,6 +75,16 @@ def _live(opened: int | None, active: bool) -> None:
         tick(frame.RECOVERY_SECONDS, key="tr:list-tick")
     elif running := [run for run in runs if run.active]:
         tick(pace.of_list(running, pace.watching()), key="tr:list-tick")
+
+
+def _has_changed(opened: Run, runs: list[Run]) -> bool:
+    """Whether the open run has been changed by others where nothing else follows it."""
+    if run_picture.is_awaited(opened):
+        return False
+    now = next((run for run in runs if run.id == opened.id), None)
+    if now is None:
+        return len(runs) < MAX_RUNS  # deleted, or older than all that are listed
+    return run_picture.page_version(now) != run_picture.page_version(opened)
 
 
 def _take_link(runs: list[Run]) -> None:

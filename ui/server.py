@@ -1,9 +1,9 @@
-"""What a server does besides running pages: it takes up what the last one left, and feeds pages.
+"""What a server does besides running pages: it keeps the queue moving, and feeds pages.
 
 Streamlit runs a page's script only when a browser asks for it. Without `lifespan`, runs that a dead
-server left in the queue would wait for the first visitor, and so would the first visitor for the
-modules that every page needs. For the same reason these are imported here where they are used, and
-not before the server answers.
+server left in the queue would wait for the first visitor, as would one that waits for memory, and
+the first visitor for the modules that every page needs. For the same reason these are imported here
+where they are used, and not before the server answers.
 """
 
 from __future__ import annotations
@@ -20,25 +20,36 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.routing import Route
 
+QUEUE_SECONDS = 3.0  # from one look at the queue to the next, where no page looks at it
+
 
 @asynccontextmanager
 async def lifespan(app: Any) -> AsyncIterator[None]:
     """Around the life of a server, as `streamlit.App` takes it; its end ends its workers itself."""
-    threading.Thread(target=take_up, name="take-up", daemon=True).start()
+    ended = threading.Event()
+    threading.Thread(target=keep_up, args=(ended,), name="keep-up", daemon=True).start()
     yield
+    ended.set()
 
 
-def take_up() -> None:
-    """Settle the runs of servers that died and start what waits; import what pages need.
+def keep_up(ended: threading.Event) -> None:
+    """Settle the runs of workers that died and start what waits, whether or not a page is open.
 
-    A store that cannot be used is told of by the page that needs it.
+    First of all; then what pages need is imported; then again and again until `ended` is set. A
+    store that cannot be used is told of by the page that needs it, and asked again here.
     """
     from nin_core import jobs
     from nin_core.store import RunStore, StoreError
 
-    with suppress(StoreError):
-        jobs.advance(RunStore())
-    from ui import architecture_page, run_feed, training  # noqa: F401
+    store: RunStore | None = None
+    first = True
+    while first or not ended.wait(QUEUE_SECONDS):
+        with suppress(StoreError):
+            store = store or RunStore()
+            jobs.advance(store)
+        if first:
+            from ui import architecture_page, run_feed, training  # noqa: F401
+        first = False
 
 
 def routes() -> list[Route]:

@@ -304,6 +304,7 @@ def _problem(plan: Plan) -> str | None:
     """Why the plan cannot be run, in one sentence; None if it can."""
     try:
         jobs.check_dataset(plan.network, plan.dataset)
+        jobs.check_batches(plan.network, plan.train, plan.dataset)
     except ConfigError as error:
         return _sentence(error)
     total = total_bytes()

@@ -1,6 +1,6 @@
 """The view "Learning, replayed" without a browser: each moment's numbers, and every state it has.
 
-`run_every` does not tick here; following is tested in the browser.
+Nothing ticks here; following is tested in the browser.
 """
 
 from __future__ import annotations

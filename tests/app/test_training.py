@@ -35,6 +35,9 @@ from ui import run_points, runs, start_panel
 from ui.architecture import link
 
 NETWORK = PRESETS["nin-slim-128"]
+# The bytes of a checkpoint from which a training can go on, as far as its header tells.
+_HEADER = json.dumps({"__metadata__": {"training": json.dumps({"step": 30})}}).encode()
+A_TRAINING = len(_HEADER).to_bytes(8, "little") + _HEADER
 WORKER = processes.this_worker()  # alive for as long as the tests are
 
 
@@ -373,7 +376,7 @@ def test_a_run_that_ended_early_can_go_on(store: RunStore) -> None:
     button(page, "Pause").click().run()
     assert store.get(run_id).desired_state == "paused"
     assert progress(page)[0] == "Pausing …"
-    store.save_checkpoint(run_id, 30, 1, b"")
+    store.save_checkpoint(run_id, 30, 1, A_TRAINING)
     assert store.lose(store.get(run_id), "Its worker process was killed (SIGKILL).")
     page = open_page(run=run_id)
     points = len(store.metrics(run_id))
@@ -401,7 +404,7 @@ def test_a_failed_run_says_why_and_keeps_its_log(store: RunStore) -> None:
 
 def test_an_interrupted_run_says_so(store: RunStore) -> None:
     run_id, _ = run_of(store, steps=40, phase="training")
-    store.save_checkpoint(run_id, 30, 1, b"")
+    store.save_checkpoint(run_id, 30, 1, A_TRAINING)
     assert store.lose(store.get(run_id), "Its worker process was killed (SIGKILL).")
     page = open_page(run=run_id)
     assert "This run was interrupted. Its worker process was killed (SIGKILL)." in texts(page)
@@ -544,7 +547,7 @@ def test_a_finished_run_gets_more_epochs(store: RunStore) -> None:
     run_id = ended(store, "finished")
     before = store.get(run_id)
     assert "Train on" not in labels(open_page(run=run_id))  # it has no weights
-    store.save_checkpoint(run_id, before.step, 1, b"")
+    store.save_checkpoint(run_id, before.step, 1, A_TRAINING)
     page = open_page(run=run_id)
     next(n for n in page.main.number_input if n.label == "More epochs").set_value(2)
     button(page, "Train on").click().run()
@@ -684,7 +687,7 @@ def test_a_stopped_run_says_on_how_many_images_it_was_measured(store: RunStore) 
 
 def test_a_run_without_an_evaluation_says_so(store: RunStore) -> None:
     run_id = ended(store, "stopped")
-    store.save_checkpoint(run_id, 30, 1, b"")
+    store.save_checkpoint(run_id, 30, 1, A_TRAINING)
     assert "was not measured on the test set" in texts(open_page(run=run_id))
 
 
@@ -747,7 +750,7 @@ def test_a_page_comes_back_when_its_store_does(
     def listed() -> None:
         from ui import runs
 
-        runs._live(None, 3.0)
+        runs._live(None)
 
     def gone(self: RunStore, *args: Any, **facts: Any) -> Any:
         raise StoreError("The run store is locked by another process.", "locked")

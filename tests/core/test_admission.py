@@ -116,6 +116,16 @@ def test_limits_and_kills_of_both_kinds_of_control_groups(tmp_path: Path) -> Non
         (folder / "memory.stat").write_text("inactive_file 100\n")
     for groups in ("4:memory:/box\n", "0::/box\n"):
         assert process_memory.group_limit(tmp_path, groups) == (1000, 300)
+    (tmp_path / "cpu" / "box").mkdir(parents=True)
+    (tmp_path / "cpu" / "box" / "cpu.cfs_quota_us").write_text("150000\n")
+    (tmp_path / "cpu" / "box" / "cpu.cfs_period_us").write_text("100000\n")
+    assert process_memory.group_cores(tmp_path, "5:cpu,cpuacct:/box\n") == 1.5
+    (tmp_path / "cpu" / "box" / "cpu.cfs_quota_us").write_text("-1\n")
+    assert process_memory.group_cores(tmp_path, "5:cpu,cpuacct:/box\n") is None
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert process_memory.group_cores(tmp_path, "0::/box\n") is None
+    (tmp_path / "box" / "cpu.max").write_text("200000 100000\n")
+    assert process_memory.group_cores(tmp_path, "0::/box\n") == 2
     before = process_memory.memory_kills(tmp_path, "0::/box\n")
     (tmp_path / "box" / "memory.events").write_text("oom 3\noom_kill 2\n")
     assert process_memory.memory_kills(tmp_path, "0::/box\n") >= before + 2

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save
 
 from nin_core import PRESETS, ConfigError, jobs, machine, spare, tuning, worker
 from nin_core import reporter as reporting
@@ -34,10 +36,11 @@ from nin_core.jobs import (
 from nin_core.machine import available_cores
 from nin_core.processes import is_alive, this_host, this_worker
 from nin_core.recipes import RECIPES
-from nin_core.records import Run, StateError, WorkerId, now
+from nin_core.records import Checkpoint, Run, StateError, WorkerId, now
 from nin_core.run_rows import update_run
 from nin_core.store import RunStore, StoreError
 from tests.conftest import databases, on_database
+from ui import server as ui_server
 
 # Small enough for one thread and a few milliseconds a step.
 NETWORK = PRESETS["nin-28"].with_widths((6, 8, 8))
@@ -176,11 +179,25 @@ def test_stop_keeps_the_weights_and_measures_them(store):
 
 
 @pytest.mark.slow
-def test_sigterm_is_a_stop(store):
-    run_id = start_run(store, NETWORK, LONG, "shapes")
+def test_sigterm_is_a_stop_for_a_run_of_the_command_line(store):
+    run_id = start_run(store, NETWORK, LONG, "shapes", outlive=True)
     run = wait_for(lambda: (r := store.get(run_id)).step and r, "the first step")
     os.kill(run.worker_pid, signal.SIGTERM)
     assert wait_state(store, run_id, "stopped").has_checkpoint
+
+
+def test_a_server_s_worker_that_is_told_to_end_leaves_its_run_to_the_next(store):
+    """As when systemd ends a server: all its processes get the signal."""
+    run_id = start_run(store, NETWORK, LONG, "shapes")
+    run = wait_for(lambda: (r := store.get(run_id)).step and r, "the first step")
+    os.kill(run.worker_pid, signal.SIGTERM)
+    again = wait_for(
+        lambda: (r := store.get(run_id)).attempt == 2 and r.state == "running" and r, "the next"
+    )
+    assert again.has_checkpoint
+    assert again.error is None
+    jobs.stop_run(store, run_id)
+    wait_state(store, run_id, "stopped")
 
 
 @pytest.mark.slow
@@ -266,6 +283,56 @@ def test_a_killed_and_a_paused_run_end_as_if_they_had_not_been(store):
     run = wait_free(store, paused)
     assert (run.epoch, run.step) == (5, run.total_steps)
     assert outcome(store, paused)[0][: len(expected[0])] == expected[0]
+
+
+@pytest.mark.parametrize("go_on", [resume_run, lambda *run: extend_run(*run, 1)])
+def test_weights_alone_are_no_training_that_could_go_on(store, go_on):
+    """As of a run that was imported, or of a store from before the first release."""
+    network, train = NETWORK, SHORT
+    weights = Checkpoint(10, 1, save({"weight": torch.zeros(2)}), {})
+    run_id, attempt = store.create_finished(network, train, "shapes", None, weights, this_worker())
+    store.release(run_id, attempt)
+    if go_on is resume_run:
+        change(store, run_id, state="failed")
+    before = store.get(run_id)
+    with pytest.raises(StateError, match="nothing that its training could go on from"):
+        go_on(store, run_id)
+    assert store.get(run_id) == before
+
+
+@pytest.mark.parametrize(
+    ("network", "changes", "words"),
+    [
+        (replace(NETWORK, in_channels=2), {}, "of cifar10 have 3 channels"),
+        (replace(PRESETS["nin-28-best"], in_channels=3), {"batch_size": 1}, "at least 2 images"),
+    ],
+    ids=["channels", "batch-norm"],
+)
+def test_what_could_only_fail_is_refused_before_it_starts(store, network, changes, words):
+    with pytest.raises(ConfigError, match=words):
+        start_run(store, network, RECIPES["fast"].configure(network, **changes), "cifar10")
+    assert store.list_runs() == []
+
+
+# --- the server -------------------------------------------------------------------------------
+
+
+def test_a_server_looks_at_the_queue_again_and_again_without_a_page(store, monkeypatch):
+    monkeypatch.setattr(ui_server, "QUEUE_SECONDS", 0.05)
+    monkeypatch.setenv("NIN_DATABASE_URL", store.url)
+    run_id = store.create(NETWORK, SHORT, "shapes", worker=this_worker())
+    ended = threading.Event()
+    keeping = threading.Thread(target=ui_server.keep_up, args=(ended,))
+    keeping.start()
+    try:
+        store.claim(run_id, this_worker())
+        time.sleep(0.3)
+        assert store.get(run_id).state == "running"
+        change(store, run_id, worker_mark="1")  # its process is gone, another has the number
+        wait_for(lambda: store.get(run_id).state == "interrupted", "the server to notice", 60)
+    finally:
+        ended.set()
+        keeping.join()
 
 
 # --- the spare --------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -60,12 +61,29 @@ def test_one_thread_is_the_calling_one() -> None:
     assert Lanes().map(lambda _: 0, [], threads=THREADS) == []
 
 
-def test_an_error_in_any_thread_is_raised() -> None:
+@pytest.mark.parametrize("main", [True, False], ids=["this-thread", "another"])
+def test_after_an_error_in_any_thread_nothing_more_is_begun(main: bool) -> None:
+    begun, failed = list[int](), threading.Event()
+
     def work(number: int) -> None:
-        raise ValueError(f"item {number}")
+        begun.append(number)
+        if (threading.current_thread() is threading.main_thread()) is main:
+            failed.set()
+            raise ValueError(f"item {number}")
+        failed.wait(10)
+        time.sleep(0.1)
 
     with pytest.raises(ValueError, match="item"):
-        Lanes().map(work, range(THREADS), threads=THREADS)
+        Lanes().map(work, range(100), threads=2)
+    assert len(begun) <= 4
+
+
+def test_more_threads_take_the_place_of_fewer() -> None:
+    before, lanes = set(threading.enumerate()), Lanes()
+    for threads in (2, THREADS, 2, THREADS + 2):
+        assert lanes.map(abs, range(-9, 0), threads=threads) == [*range(9, 0, -1)]
+        lanes.give_back()
+    assert len(set(threading.enumerate()) - before) == THREADS + 1
 
 
 @pytest.mark.skipif(allocator._c_library() is None, reason="this C library is not glibc")

@@ -395,6 +395,7 @@ def test_runs_are_reserved_in_order_while_there_are_slots(store):
     assert store.reserve(2, "h") is None  # it still measures
     store.release(ids[0], attempt)
     assert store.reserve(2, "h") == ids[2]
+    assert store.reserve(2, "another computer") == ids[3], "it has slots of its own"
 
 
 def test_a_device_is_one_runs_until_its_worker_has_gone(store):

@@ -13,8 +13,8 @@ Choices:
   the figure its own `uirevision` and change it where the view should start afresh.
 * Colours and fonts are the Streamlit theme's, light and dark; a figure's own template is dropped.
   Where a figure must name a colour, it may write `"var(--st-red-color)"`, any `--st-…` variable.
-* A live figure is drawn again as a whole, by the script in a `run_every` fragment, or without one
-  by whatever calls `window.ninPlots.get(key).show(data)` with the data of `prepare`. Once a
+* A live figure is drawn again as a whole, by the script in a fragment that runs again, or without
+  it by whatever calls `window.ninPlots.get(key).show(data)` with the data of `prepare`. Once a
   trace has 1,000 points, all but its last few hundred travel in parcels (see `wire`), whose sizes
   are powers of two times 500, so a point is sent a handful of times in a run of any length, and a
   tick costs only the tail. The split follows from the figure alone: a reload gets everything, later

@@ -29,6 +29,7 @@ function begin(key) {
   };
   function ring() {
     if (document.hidden) return; // it catches up when it is shown
+    if (!ticker.node.isConnected) return ticker.wait(0.5); // gone, or about to be mounted again
     ticker.tell();
     ticker.wait(ticker.data.seconds); // should the script not answer
   }

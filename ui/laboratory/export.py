@@ -11,6 +11,7 @@ Choices made here:
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -171,13 +172,16 @@ def onnx_file(config: NiNConfig, run_id: int | None) -> bytes:
         RuntimeError: with what that process said, if it made none.
     """
     command = [sys.executable, "-m", "nin_core", "export", "-", "--format", "onnx"]
+    environment = dict(os.environ)
     if run_id is not None:
         command += ["--run", str(run_id)]
+        environment["NIN_DATABASE_URL"] = resources.store().url
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "network.onnx"
         done = subprocess.run(
             [*command, "--output", str(output)],
             cwd=PROJECT,
+            env=environment,
             input=export.to_json(config).encode(),
             capture_output=True,
             timeout=ONNX_SECONDS,
