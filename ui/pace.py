@@ -36,7 +36,7 @@ LIST_FACTOR, LONGEST_LIST = 6, 48.0  # of the list, against a run
 FAN_FACTOR, LONGEST_FAN = 2, 24.0  # of seed fans, whose pictures hold several runs
 FORGOTTEN_SECONDS = 60.0  # after which a page that draws nothing is gone
 DRAWINGS = 500  # of a run from its first step to its last
-LONGEST_ALONE = 2.0  # seconds, however long the run, where only one page watches
+LONGEST_ALONE = 4.0  # seconds, however long the run, where only one page watches
 # By which a page elsewhere that watches holds all of them back, and one here times their number.
 REMOTE_SECONDS, LOCAL_SECONDS = 0.1, 0.2
 ENDING_SECONDS = 5.0  # before its end, from when a run is watched closely
