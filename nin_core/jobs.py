@@ -39,6 +39,7 @@ from .checks import ConfigError
 from .datasets import DATASETS
 from .machine import PROJECT, accelerators, available_cores
 from .processes import is_alive, start_mark, this_host
+from .recipes import check_batches
 from .records import Run, StateError, WorkerId, now
 from .store import RunStore, StoreError
 
@@ -84,7 +85,7 @@ def start_run(
         StoreError: if the run cannot be written down.
     """
     check_dataset(network, dataset)
-    check_batches(network, train, dataset)
+    check_batches(network, train, DATASETS[dataset].train_size)
     admission.require(network, train, dataset)
     run_id = store.create(network, train, dataset, name)
     advance(store, outlive=outlive)
@@ -247,21 +248,6 @@ def check_dataset(network: NiNConfig, dataset: str) -> None:
             f"{network.in_channels}; 1 or {channels} would work.",
             field="in_channels",
             suggestion=channels,
-        )
-
-
-def check_batches(network: NiNConfig, train: TrainConfig, dataset: str) -> None:
-    """Refuse batches of one image for a network with batch norm.
-
-    Raises:
-        ConfigError: with a batch size that would work.
-    """
-    images = min(train.subset or DATASETS[dataset].train_size, DATASETS[dataset].train_size)
-    if network.batch_norm and min(train.batch_size, images) < 2:
-        raise ConfigError(
-            "batch norm needs at least 2 images a batch; a batch_size of 64 would work.",
-            field="batch_size",
-            suggestion=64,
         )
 
 

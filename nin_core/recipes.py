@@ -233,6 +233,24 @@ def check_rate(rate: float) -> None:
     real(rate, "learning_rate", MIN_RATE, MAX_RATE, field="learning_rate", good=0.05)
 
 
+def check_batches(network: NiNConfig, train: TrainConfig, train_size: int) -> None:
+    """Refuse batches of one image for a network with batch norm.
+
+    Args:
+        train_size: training images of the data set.
+
+    Raises:
+        ConfigError: with a batch size that would work.
+    """
+    images = min(train.subset or train_size, train_size)
+    if network.batch_norm and min(train.batch_size, images) < 2:
+        raise ConfigError(
+            "Batch norm needs at least 2 images a batch; a batch_size of 64 would work.",
+            field="batch_size",
+            suggestion=64,
+        )
+
+
 def _rate_changes(changes: Any) -> tuple[tuple[int, float], ...]:
     """The pairs as they are kept, from what may be JSON's lists."""
     try:

@@ -40,7 +40,7 @@ from .lanes import Lanes
 from .model import build_nin
 from .optimization import build_optimizer, rate_of_step
 from .parts import Parts
-from .recipes import TrainConfig
+from .recipes import TrainConfig, check_batches
 from .training_state import (
     Totals,
     TrainingState,
@@ -586,10 +586,4 @@ def _check(dataset: Dataset, config: TrainConfig, network: NiNConfig) -> None:
             field="num_classes",
             suggestion=classes,
         )
-    images = min(config.subset or len(dataset.train_labels), len(dataset.train_labels))
-    if network.batch_norm and min(config.batch_size, images) < 2:
-        raise ConfigError(
-            "Batch norm needs at least 2 images a batch; a batch_size of 64 would work.",
-            field="batch_size",
-            suggestion=64,
-        )
+    check_batches(network, config, len(dataset.train_labels))

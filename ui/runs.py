@@ -40,10 +40,8 @@ _LINK = "compare"
 
 def show(opened: Run | None) -> None:
     """Draw the list of runs and the comparison of the ticked ones, if there are runs."""
-    runs = resources.store().list_runs(limit=MAX_RUNS)
-    if not runs:
-        return
-    st.fragment(_live)(opened)
+    if resources.store().list_runs(limit=1):
+        st.fragment(_live)(opened)
 
 
 def _live(opened: Run | None) -> None:

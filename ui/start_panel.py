@@ -36,6 +36,7 @@ from nin_core.recipes import (
     MAX_SUBSET,
     RECIPES,
     TrainConfig,
+    check_batches,
 )
 from nin_core.store import default_name
 from nin_core.tables import MAX_NAME
@@ -304,7 +305,7 @@ def _problem(plan: Plan) -> str | None:
     """Why the plan cannot be run, in one sentence; None if it can."""
     try:
         jobs.check_dataset(plan.network, plan.dataset)
-        jobs.check_batches(plan.network, plan.train, plan.dataset)
+        check_batches(plan.network, plan.train, DATASETS[plan.dataset].train_size)
     except ConfigError as error:
         return _sentence(error)
     total = total_bytes()
