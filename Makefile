@@ -5,13 +5,15 @@ PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 INSTALLED_DEV := .venv/.installed-dev
 
-.PHONY: help run test stress lint format screenshots
+.PHONY: help run test stress memory lint format screenshots
 
 help:
 	@echo "make run          the dashboard, in your browser at http://localhost:8501"
 	@echo "make test         all tests (ARGS='tests/core -x' goes to pytest)"
 	@echo "make stress       50 killed workers, 10 killed servers, 30 writers, on two databases (a"
 	@echo "                  few minutes each)"
+	@echo "make memory       memory of 200 random configurations, predicted and measured (half an"
+	@echo "                  hour; nothing else should run)"
 	@echo "make lint         ruff: rules and format"
 	@echo "make format       ruff: mend both"
 	@echo "make screenshots  docs/screenshots/, from a real server (minutes: it trains a network)"
@@ -26,6 +28,9 @@ test: $(INSTALLED_DEV)
 stress: $(INSTALLED_DEV)
 	@$(PYTHON) -m tests.prerequisites
 	$(PYTHON) -m benchmarks.stress --postgresql
+
+memory: $(INSTALLED_DEV)
+	$(PYTHON) -m benchmarks.memory_model --longest 10
 
 lint: $(INSTALLED_DEV)
 	$(PYTHON) -m ruff check .

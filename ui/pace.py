@@ -34,7 +34,7 @@ QUEUED_SECONDS = 1.0  # at one that waits for its turn
 SHORTEST, LONGEST = 0.5, 20.0  # seconds between two drawings of a run that trains
 LIST_FACTOR, LONGEST_LIST = 6, 48.0  # of the list, against a run
 FAN_FACTOR, LONGEST_FAN = 2, 24.0  # of seed fans, whose pictures hold several runs
-FORGOTTEN_SECONDS = 60.0  # after which a page that draws nothing is gone
+FORGOTTEN_SECONDS = 1.25 * LONGEST_LIST  # after which a page that draws nothing is gone
 DRAWINGS = 500  # of a run from its first step to its last
 LONGEST_ALONE = 4.0  # seconds, however long the run, where only one page watches
 # By which a page elsewhere that watches holds all of them back, and one here times their number.
