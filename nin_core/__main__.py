@@ -1,4 +1,4 @@
-"""The command line: `python -m nin_core summary|train|fan|probe|export|runs|data`.
+"""The command line: `python -m nin_core summary|check|train|fan|probe|export|runs|data`.
 
 The commands are in `cli`. An error is one sentence on stderr and exit code 2. Ctrl-C ends a
 command with 130, as a shell expects.
@@ -16,10 +16,19 @@ from .cli.data import add_data
 from .cli.network import add_export, add_summary
 from .cli.output import CommandError
 from .cli.runs import add_runs
-from .cli.training import add_fan, add_probe, add_train
+from .cli.training import add_check, add_fan, add_probe, add_train
 
 # In the order in which --help lists them.
-COMMANDS = (add_summary, add_train, add_fan, add_probe, add_export, add_runs, add_data)
+COMMANDS = (
+    add_summary,
+    add_check,
+    add_train,
+    add_fan,
+    add_probe,
+    add_export,
+    add_runs,
+    add_data,
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         title="commands",
         dest="command",
         required=True,
-        metavar="summary|train|fan|probe|export|runs|data",
+        metavar="summary|check|train|fan|probe|export|runs|data",
     )
     for add in COMMANDS:
         add(commands)

@@ -22,7 +22,7 @@ Choices made here:
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
@@ -48,6 +48,8 @@ STEP, TEST = 1.56, 5.6
 # Bytes that every run comes to occupy: its own, and the kernels that PyTorch loads for it; linear
 # algebra is what orthogonal weights are made by.
 WORKSPACE, LINEAR_ALGEBRA = 33_500_000, 3_000_000
+# Of one entry of a database: SQLite takes 10**9 bytes, PostgreSQL little more.
+MOST_KEPT = 10**9 - 2**22
 STATE_COPIES = 3.8  # of weights and optimizer state, on their way to the store
 
 
@@ -58,14 +60,11 @@ def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
     if info is not None:
         data = (info.train_size + info.test_size) * (info.channels * info.side**2 + 8)
         images = min(images or info.train_size, info.train_size)
-    optimizer: OptimizerName = "momentum" if train.momentum else "sgd"
-    if train.optimizer == "adamw":
-        optimizer = "adamw"
     one = summarize(network)
-    step = STEP * step_peak(summarize(network, train.batch_size), optimizer).bytes
+    step = STEP * step_peak(summarize(network, train.batch_size), _optimizer(train)).bytes
     parts = tuning.usual_settings(network, train.batch_size, machine.available_cores()).parts
     test = TEST * parts * estimate.test_batch(network) * one.largest_pair_bytes
-    state = one.parameter_bytes * (1 + OPTIMIZERS[optimizer].slots)
+    state = state_bytes(network, train)
     working = max(step, test) + STATE_COPIES * state
     if train.initialization == "unit-variance":
         # The images, and all outputs of one layer with some of the next one's.
@@ -74,6 +73,17 @@ def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
         start = images * (one.input_bytes + largest) + estimate.START_PART * largest
         working = max(working, start) + LINEAR_ALGEBRA
     return int(max(data + WORKSPACE + working, 2 * data))  # twice while it is read
+
+
+def state_bytes(network: NiNConfig, train: TrainConfig) -> int:
+    """Bytes of the weights and of what the optimizer keeps beside them: what a checkpoint holds."""
+    return summarize(network).parameter_bytes * (1 + OPTIMIZERS[_optimizer(train)].slots)
+
+
+def _optimizer(train: TrainConfig) -> OptimizerName:
+    if train.optimizer == "adamw":
+        return "adamw"
+    return "momentum" if train.momentum else "sgd"
 
 
 # --- does it fit ------------------------------------------------------------------------------
@@ -89,6 +99,25 @@ def require(network: NiNConfig, train: TrainConfig, dataset: str) -> None:
     problem = None if found is None else misfit(network, train, dataset, found.total)
     if problem is not None:
         raise problem
+
+
+def require_keepable(network: NiNConfig, train: TrainConfig) -> None:
+    """Refuse a run whose checkpoints no database would take.
+
+    Raises:
+        ConfigError: with the widths that would do.
+    """
+    needed = state_bytes(network, train)
+    if needed <= MOST_KEPT:
+        return
+    widths = _narrower(network, lambda narrower: state_bytes(narrower, train) <= MOST_KEPT)
+    advice = f"widths of {'-'.join(map(str, widths))}" if widths else "narrower blocks"
+    raise ConfigError(
+        f"a checkpoint of this run would be {size(needed)}, and a database takes {size(MOST_KEPT)} "
+        f"at most; {advice} would work.",
+        field="widths",
+        suggestion=widths,
+    )
 
 
 def misfit(network: NiNConfig, train: TrainConfig, dataset: str, room: int) -> ConfigError | None:
@@ -113,13 +142,21 @@ def _advice(
         batch //= 2
         if predict_bytes(network, replace(train, batch_size=batch), dataset) <= room:
             return f"a batch size of {batch} would fit", batch
+    widths = _narrower(network, lambda other: predict_bytes(other, train, dataset) <= room)
+    if widths:
+        return f"widths of {'-'.join(map(str, widths))} would fit", widths
+    return "narrower blocks or a smaller image would help", None
+
+
+def _narrower(network: NiNConfig, fits: Callable[[NiNConfig], bool]) -> tuple[int, ...] | None:
+    """The widest widths in this network's proportions, by eighths, that fit; None if none do."""
     sought = proportions(network)
     for eighths in range(7, 0, -1):
         with suppress(ConfigError):
             narrower = sought.at(Fraction(eighths, 8))
-            if predict_bytes(narrower, train, dataset) <= room:
-                return f"widths of {'-'.join(map(str, narrower.widths))} would fit", narrower.widths
-    return "narrower blocks or a smaller image would help", None
+            if fits(narrower):
+                return narrower.widths
+    return None
 
 
 def waits_for_memory(run: Run, running: Sequence[Run]) -> str | None:

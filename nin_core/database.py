@@ -29,6 +29,7 @@ from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from . import migrations
+from .checks import ConfigError
 
 BUSY_SECONDS = 5.0  # how long a write waits for other writers before the store is "locked"
 POOL_SIZE, POOL_OVERFLOW = 8, 32  # more than a class's worth of page threads
@@ -117,6 +118,16 @@ class Database:
             yield
         except SQLAlchemyError as error:
             raise _explain(error, self.title) from error
+        except ConfigError:
+            raise
+        except OverflowError as error:
+            raise StoreError("No run has a number as large as that.", "refused") from error
+        except ValueError as error:  # a date, a text or a JSON that is none
+            raise StoreError(
+                f"The run store {self.title} holds a value that cannot be read ({error}); restore "
+                "it from a backup.",
+                "damaged",
+            ) from error
 
     def _check_file(self) -> None:
         """Open or reopen the SQLite file if it is new here or was replaced meanwhile.

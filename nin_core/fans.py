@@ -17,13 +17,15 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
-from . import admission, jobs, trouble
+from . import jobs, trouble
 from .checks import whole
 from .recipes import FAN_SEEDS
+from .records import RunNotFound
 
 if TYPE_CHECKING:
     from .config import NiNConfig
@@ -55,6 +57,11 @@ class Stall:
     why: str
 
 
+def new_name() -> str:
+    """A name that no fan has."""
+    return uuid.uuid4().hex[:12]
+
+
 def start(
     store: RunStore,
     network: NiNConfig,
@@ -62,11 +69,13 @@ def start(
     dataset: str,
     seeds: int,
     *,
+    name: str | None = None,
     outlive: bool = False,
 ) -> str:
     """Put a run for each of the seeds 0, 1, … in the queue and return the fan's name.
 
     Args:
+        name: the fan's, from `new_name`, for whoever has to know it before.
         outlive: as for `jobs.advance`.
 
     Raises:
@@ -74,12 +83,10 @@ def start(
         StoreError: if the runs cannot be written down.
     """
     whole(seeds, "seeds", 1, MAX_SEEDS, field="seeds", default=FAN_SEEDS)
-    jobs.check_dataset(network, dataset)
-    admission.require(network, train, dataset)
-    fan = uuid.uuid4().hex[:12]
-    for seed in range(seeds):
-        store.create(network, replace(train, seed=seed), dataset, fan=fan)
-    jobs.advance(store, outlive=outlive)
+    jobs.require(network, train, dataset)
+    fan = name or new_name()
+    store.create_fan(network, [replace(train, seed=seed) for seed in range(seeds)], dataset, fan)
+    jobs.try_advance(store, outlive=outlive)
     return fan
 
 
@@ -88,12 +95,17 @@ def runs(store: RunStore, fan: str) -> list[Run]:
     return sorted(store.list_runs(limit=MAX_SEEDS, fan=fan), key=lambda run: run.id)
 
 
-def stop(store: RunStore, fan: str) -> None:
-    """Ask all runs of a fan that wait or train to stop."""
+def stop(store: RunStore, fan: str, *, outlive: bool = False) -> None:
+    """Ask all runs of a fan that wait or train to stop.
+
+    Args:
+        outlive: as for `jobs.advance`.
+    """
     # The last ones first: none of them begins because another one made room.
     for run in reversed(runs(store, fan)):
         if run.active:
-            jobs.stop_run(store, run.id)
+            with suppress(RunNotFound):  # deleted meanwhile
+                jobs.stop_run(store, run.id, outlive=outlive)
 
 
 def delete(store: RunStore, fan: str) -> None:
@@ -103,7 +115,8 @@ def delete(store: RunStore, fan: str) -> None:
         StateError: for the first that waits or trains; stop the fan before.
     """
     for run in runs(store, fan):
-        store.delete(run.id)
+        with suppress(RunNotFound):
+            store.delete(run.id)
 
 
 def stalled(store: RunStore, members: Iterable[Run]) -> list[Stall]:

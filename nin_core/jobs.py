@@ -14,8 +14,9 @@ Choices made here:
   checkpoint and puts its run back into the queue, where the next server finds it. Only those that
   a command starts (`outlive`), which is over the next moment, go on without it.
 * Whether a worker of this host is alive is asked of the operating system (pid and the start time
-  of that pid, so a reused number does not count); heartbeats decide for other hosts. A process
-  that was merely asleep with its machine keeps its run.
+  of that pid, so a reused number does not count); heartbeats decide for other hosts, and where the
+  system tells no start time. They go by the database's clock: those of two computers may differ. A
+  process that was merely asleep with its machine keeps its run.
 * One waiting thread per started worker reaps it the moment it ends, learns its exit code, and
   moves the queue on, whether or not a page is open.
 """
@@ -28,6 +29,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -40,7 +42,7 @@ from .datasets import DATASETS
 from .machine import PROJECT, accelerators, available_cores
 from .processes import is_alive, start_mark, this_host
 from .recipes import check_batches
-from .records import Run, StateError, WorkerId, now
+from .records import Run, StateError, WorkerId
 from .store import RunStore, StoreError
 
 if TYPE_CHECKING:
@@ -50,17 +52,24 @@ if TYPE_CHECKING:
 # A worker on another host without a heartbeat for so long is gone. Servers look every few seconds,
 # so it is said within ten.
 SILENT_SECONDS = 6.0
+BACK_SECONDS = 12.0  # after an outage, in which workers ask again less and less often
 START_SECONDS = 60.0  # how long a started process may take to claim its run
-STOP_SECONDS = 10.0  # a worker that has not obeyed a stop by then is hung and gets killed
+# A worker that has not obeyed a stop by then is hung and gets killed; one that has something to
+# keep tries that for a minute.
+STOP_SECONDS, KEEPING_SECONDS = 10.0, 75.0
 MAX_SPAWNS = 3  # starts of one run that came to nothing before it counts as failed
 GAVE_UP = 4  # a worker's exit code when the store failed for too long; its last line says why
+NOT_BEGUN = 5  # and when it could not even claim its run
 WHY_ORPHANED = "The server it ran under has ended."  # of a run that waits for the next one
+TIMED_RUNS = 20  # the newest runs from which this computer's speed is taken
+KILL_SECONDS = 1.0  # before a death is known, within which it has been counted
 LOG_TAIL = 16_000  # bytes of a worker's output that are kept
 NICENESS = 10
 
 # Processes of ours for which a thread waits. (After a hot reload this is a new, empty set: then
 # whoever comes first settles a dead worker, without its exit code.)
 _watched: set[int] = set()
+_failed_at: dict[str, float] = {}  # by the store's URL, when it did not answer last
 
 
 # --- what pages and scripts call --------------------------------------------------------------
@@ -84,12 +93,23 @@ def start_run(
         ConfigError: if the network does not fit the data set, or the run not into memory.
         StoreError: if the run cannot be written down.
     """
+    require(network, train, dataset)
+    run_id = store.create(network, train, dataset, name)
+    try_advance(store, outlive=outlive)
+    return run_id
+
+
+def require(network: NiNConfig, train: TrainConfig, dataset: str) -> None:
+    """Refuse a run that could only fail, before it is written down.
+
+    Raises:
+        ConfigError: if the network does not fit the data set or the batches, or the run not into
+            memory.
+    """
     check_dataset(network, dataset)
     check_batches(network, train, DATASETS[dataset].train_size)
     admission.require(network, train, dataset)
-    run_id = store.create(network, train, dataset, name)
-    advance(store, outlive=outlive)
-    return run_id
+    admission.require_keepable(network, train)
 
 
 def stop_run(store: RunStore, run_id: int, *, outlive: bool = False) -> str:
@@ -114,7 +134,7 @@ def resume_run(store: RunStore, run_id: int, *, outlive: bool = False) -> None:
     """
     _require_can_go_on(store, run_id)
     store.resume(run_id)
-    advance(store, outlive=outlive)
+    try_advance(store, outlive=outlive)
 
 
 def extend_run(store: RunStore, run_id: int, epochs: int, *, outlive: bool = False) -> None:
@@ -129,7 +149,7 @@ def extend_run(store: RunStore, run_id: int, epochs: int, *, outlive: bool = Fal
     """
     _require_can_go_on(store, run_id)
     store.extend(run_id, epochs)
-    advance(store, outlive=outlive)
+    try_advance(store, outlive=outlive)
 
 
 def duplicate_run(
@@ -173,8 +193,24 @@ def _request(
     store: RunStore, run_id: int, ending: Literal["stopped", "paused"], outlive: bool
 ) -> str:
     state = store.request(run_id, ending)
-    advance(store, outlive=outlive)
+    try_advance(store, outlive=outlive)
     return state
+
+
+def try_advance(store: RunStore, *, slots: int | None = None, outlive: bool = False) -> str | None:
+    """`advance` beside something else, which has been done or can be done all the same.
+
+    A store that can be read but not written (full, locked) must not hide its runs, and a run that
+    is queued has not been refused. The queue is looked at again soon, by whoever does next.
+
+    Returns:
+        what is wrong with the store, in a sentence; None if nothing is.
+    """
+    try:
+        advance(store, slots=slots, outlive=outlive)
+    except StoreError as error:
+        return str(error)
+    return None
 
 
 def advance(store: RunStore, *, slots: int | None = None, outlive: bool = False) -> list[int]:
@@ -188,8 +224,12 @@ def advance(store: RunStore, *, slots: int | None = None, outlive: bool = False)
         the numbers of the runs for which a worker was started.
     """
     slots = slots_here() if slots is None else slots
-    assigned, waiting = store.work()
-    moment = now()
+    try:
+        assigned, waiting, moment = store.work()
+    except StoreError:
+        _failed_at[store.url] = time.monotonic()
+        raise
+    process_memory.KILLS.look()
     settled = {run.id for run in assigned if _settle(store, run, moment)}
     left = [run for run in assigned if run.id not in settled and run.worker_host == this_host()]
     free = slots - len(left)
@@ -204,9 +244,10 @@ def advance(store: RunStore, *, slots: int | None = None, outlive: bool = False)
         if run_id is None:
             break
         waiting, free = waiting - 1, free - 1
-        if _start_worker(store, run_id, outlive):
-            started.append(run_id)
-            here.append(following)
+        if not _start_worker(store, run_id, outlive):
+            break  # the next one would fare no better
+        started.append(run_id)
+        here.append(following)
     return started
 
 
@@ -214,6 +255,32 @@ def slots_here() -> int:
     """Runs that train at once here: one a core, or one a GPU where there are any."""
     cores, devices = available_cores(), accelerators()
     return min(cores, devices) if devices else cores
+
+
+def place_of(
+    store: RunStore, run: Run, speed: float | None = None
+) -> tuple[admission.Place | None, str | None]:
+    """Where a queued run stands here, and why it does not start although it is its turn.
+
+    Other computers on the database have slots and memory of their own.
+
+    Args:
+        speed: this computer's, against `estimate`'s reference thread; by default by earlier runs.
+    """
+    if speed is None:
+        speed = speed_here(store)
+    active = store.list_runs(None, states=("queued", "running"))
+    active = [other for other in active if other.worker_host in (None, this_host())]
+    place = admission.places(active, slots_here(), speed).get(run.id)
+    training = [other for other in active if other.worker is not None]
+    if place is None or place.ahead or len(training) >= slots_here():
+        return place, None
+    return place, admission.waits_for_memory(run, training)
+
+
+def speed_here(store: RunStore) -> float:
+    """This computer's speed by the newest runs, against `estimate`'s reference thread."""
+    return admission.speed_of(store.list_runs(states=("finished", "stopped"), limit=TIMED_RUNS))
 
 
 def keep_spare(store: RunStore) -> None:
@@ -254,6 +321,12 @@ def check_dataset(network: NiNConfig, dataset: str) -> None:
 # --- what becomes of workers -------------------------------------------------------------------
 
 
+def _was_away(store: RunStore) -> bool:
+    """Whether the store did not answer a moment ago: then no worker gave a sign of life either."""
+    failed = _failed_at.get(store.url)
+    return failed is not None and time.monotonic() - failed < BACK_SECONDS
+
+
 def _starting_mark() -> str:
     """What stands as a reserved run's mark until its worker has one: who is to start it."""
     return f"{os.getpid()}:{start_mark(os.getpid()) or ''}"
@@ -266,11 +339,17 @@ def _starter_died(worker: WorkerId) -> bool:
 
 
 def _settle(store: RunStore, run: Run, moment: datetime) -> bool:
-    """Free the slot of a run whose worker is gone. Returns whether it was."""
+    """Free the slot of a run whose worker is gone. Returns whether it was.
+
+    Args:
+        moment: by the database's clock, as the signs of life are.
+    """
     worker = run.worker
     if worker is None:
         return False
     alive = is_alive(worker)
+    if alive is None and worker.host == this_host() and worker.pid in _watched:
+        alive = True  # a child of this process; nobody else has its number until it is reaped
     silent = (moment - run.heartbeat_at).total_seconds() if run.heartbeat_at else 0.0
     if alive is None and run.state == "queued":
         # Reserved, but whoever was to start the process died, or it starts on another host.
@@ -279,7 +358,9 @@ def _settle(store: RunStore, run: Run, moment: datetime) -> bool:
         again = run.spawns < MAX_SPAWNS
         return store.lose(run, "No worker process could be started for it.", retry=again)
     if alive is None:
-        if silent < SILENT_SECONDS:
+        if silent < SILENT_SECONDS or _was_away(store):
+            if worker.host == this_host():
+                _kill_if_hung(run, worker, moment)
             return False
         return store.lose(run, f"Its worker has not reported for {silent:.0f} seconds.")
     if alive:
@@ -287,7 +368,9 @@ def _settle(store: RunStore, run: Run, moment: datetime) -> bool:
         return False
     if worker.pid in _watched:
         return False  # its thread is about to, and knows how it ended
-    return _bury(store, run)
+    # Another process started it, or it outlived the one that did: nobody knows its exit code.
+    ran_out = run.desired_state == "running" and process_memory.KILLS.risen(silent + KILL_SECONDS)
+    return _bury(store, run, memory_ran_out=ran_out)
 
 
 def _kill_if_hung(run: Run, worker: WorkerId, moment: datetime) -> None:
@@ -298,9 +381,11 @@ def _kill_if_hung(run: Run, worker: WorkerId, moment: datetime) -> None:
         return
     waited = (moment - run.desired_at).total_seconds()
     loading = run.state == run.desired_state and run.step == 0 and not run.has_checkpoint
-    if (loading and waited > 1) or (run.state == "running" and waited > STOP_SECONDS):
+    # One that has trained may be waiting for the store, to keep what it has learned.
+    limit = KEEPING_SECONDS if run.step else STOP_SECONDS
+    if (loading and waited > 1) or (run.state == "running" and waited > limit):
         with suppress(OSError):
-            os.kill(worker.pid, signal.SIGKILL)
+            os.kill(worker.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 def _bury(
@@ -310,7 +395,7 @@ def _bury(
 
     Args:
         code: the process's exit code, if it is known.
-        memory_ran_out: whether the system killed for memory while it lived.
+        memory_ran_out: whether the system killed for memory when it died.
     """
     path = log_path(store, run.id)
     log = read_tail(path)
@@ -326,10 +411,15 @@ def _bury(
             name = f"signal {-code}"
         why = f"Its worker process was killed ({name})"
         if -code == getattr(signal, "SIGKILL", 9):
-            if memory_ran_out:
+            if run.desired_state != "running":
+                wanted = "pause" if run.desired_state == "paused" else "stop"
+                why = f"It was told to {wanted}, and its worker process was killed before it had"
+            elif memory_ran_out:
                 why = admission.ran_out(run)
             else:
                 why += ", by someone or because memory ran out"
+    elif code is None and memory_ran_out and run.state == "running":
+        why = admission.ran_out(run)
     elif code == GAVE_UP and last:
         why = last
     elif run.state == "queued":
@@ -339,8 +429,8 @@ def _bury(
     else:
         why = "Its worker process ended unexpectedly"
     # One that was killed before it began has lost nothing; one that crashed would do so again.
-    killed = code is None or code < 0
-    retry = killed and run.state == "queued" and run.spawns < MAX_SPAWNS
+    again = code is None or code < 0 or code == NOT_BEGUN
+    retry = again and run.state == "queued" and run.spawns < MAX_SPAWNS
     changed = store.lose(run, why.rstrip(".") + ".", log, retry=retry)
     if changed:
         with suppress(OSError):
@@ -374,7 +464,6 @@ def read_tail(path: Path) -> str:
 def _start_worker(store: RunStore, run_id: int, outlive: bool) -> bool:
     """Start the process for a reserved run, and a thread that waits for its end."""
     path = log_path(store, run_id)
-    kills = process_memory.memory_kills()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         process = None if outlive else spare.take(store.url, run_id, path)
@@ -392,7 +481,8 @@ def _start_worker(store: RunStore, run_id: int, outlive: bool) -> bool:
                 )
     except OSError as error:
         why = f"No worker process could be started ({error.strerror or error})."
-        store.lose(store.get(run_id), why)
+        run = store.get(run_id)
+        store.lose(run, why, retry=run.spawns < MAX_SPAWNS)
         return False
     worker = WorkerId(this_host(), process.pid, start_mark(process.pid) or "")
     _watched.add(process.pid)
@@ -401,16 +491,14 @@ def _start_worker(store: RunStore, run_id: int, outlive: bool) -> bool:
     finally:  # whatever happens, the process is reaped
         threading.Thread(
             target=_wait,
-            args=(store, run_id, process, outlive, kills),
+            args=(store, run_id, process, outlive),
             name=f"wait-for-run-{run_id}",
             daemon=True,
         ).start()
     return True
 
 
-def _wait(
-    store: RunStore, run_id: int, process: subprocess.Popen[bytes], outlive: bool, kills: int
-) -> None:
+def _wait(store: RunStore, run_id: int, process: subprocess.Popen[bytes], outlive: bool) -> None:
     """Reap a worker; if it left its run behind, say so; then move the queue on.
 
     A store that cannot be reached now is asked again by the next `advance`.
@@ -420,13 +508,10 @@ def _wait(
         with suppress(StoreError):
             run = store.get(run_id)
             if run.worker is not None and run.worker.pid == process.pid:
-                obeyed = run.desired_state == "running"  # nobody here killed it as hung
-                ran_out = obeyed and process_memory.memory_kills() > kills
-                _bury(store, run, code, memory_ran_out=ran_out)
+                _bury(store, run, code, memory_ran_out=process_memory.KILLS.risen(KILL_SECONDS))
             elif run.worker is None:  # or the log is the next one's
                 with suppress(OSError):
                     log_path(store, run_id).unlink(missing_ok=True)
     finally:
         _watched.discard(process.pid)
-    with suppress(StoreError):
-        advance(store, outlive=outlive)
+    try_advance(store, outlive=outlive)

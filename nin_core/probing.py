@@ -22,6 +22,7 @@ from . import tuning
 from .config import NiNConfig
 from .datasets import DATASETS
 from .machine import PROJECT
+from .processes import is_orphaned, this_host
 from .recipes import TrainConfig
 from .spare import WITH
 
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
 ASK_SECONDS = 0.25  # from one look at the store to the next
 DISTURBED = 3  # exit code
+BESIDE_OTHERS = (
+    "A run trains on this computer or waits to, and two would measure each other; when nothing "
+    "trains, it works."
+)
 
 
 class DisturbedError(RuntimeError):
@@ -48,9 +53,9 @@ def in_the_way(store: RunStore, parent: int | None) -> Callable[[], bool]:
         if time.monotonic() - asked < ASK_SECONDS:
             return False
         asked = time.monotonic()
-        gone = parent is not None and os.getppid() != parent
-        assigned, waiting = store.work()
-        return gone or waiting > 0 or bool(assigned)
+        gone = parent is not None and is_orphaned(parent)
+        assigned, waiting, _ = store.work()
+        return gone or waiting > 0 or any(run.worker_host == this_host() for run in assigned)
 
     return look
 
@@ -95,10 +100,7 @@ def probe_apart(
         process.kill()
         code = process.wait()
     if code == DISTURBED:
-        raise DisturbedError(
-            "A run trains on this computer or waits to, and two would measure each other; "
-            "when nothing trains, it works."
-        )
+        raise DisturbedError(BESIDE_OTHERS)
     if code:
         raise RuntimeError(last[:200] or "its process ended early")
 

@@ -7,18 +7,22 @@ Choices made here:
 * The most a process has occupied is the system's own high-water mark, which misses nothing between
   two looks. It can be set back, so that what importing took does not count.
 * Whether memory ran out is asked of the counters of kills: those of the control groups this process
-  is in (version 1 and 2), and the system's own. A counter that rose while a worker died of a
-  SIGKILL that nobody here sent is taken as the reason.
+  is in (version 1 and 2), and the system's own. A counter that rose in the seconds around a
+  worker's death, of which nobody here knows another cause, is taken as the reason.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
+import time
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 _GROUPS = Path("/sys/fs/cgroup")
+LOOK_SECONDS, MOST_LOOKS = 0.5, 120  # from one look of `KillWatch` to the next; how many are kept
 _NO_LIMIT = 2**60  # version 1 writes a number near 2**63 where there is no limit
 
 
@@ -126,6 +130,32 @@ def memory_kills(root: Path = _GROUPS, groups: str | None = None) -> int:
     with suppress(OSError):
         kills += _counted(Path("/proc/vmstat").read_text())
     return kills
+
+
+class KillWatch:
+    """What `memory_kills` was at the looks of the last minute, from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seen: deque[tuple[float, int]] = deque(maxlen=MOST_LOOKS)
+
+    def look(self) -> None:
+        """Note how many there are now, unless that was done a moment ago."""
+        moment = time.monotonic()
+        with self._lock:
+            if not self._seen or moment - self._seen[-1][0] >= LOOK_SECONDS:
+                self._seen.append((moment, memory_kills()))
+
+    def risen(self, seconds: float) -> bool:
+        """Whether there are more now than so many seconds ago; False if nobody looked then."""
+        then = time.monotonic() - seconds
+        with self._lock:
+            before = [count for moment, count in self._seen if moment <= then]
+        return bool(before) and memory_kills() > before[-1]
+
+
+#: Looked through by whoever settles runs, see `jobs.advance`.
+KILLS = KillWatch()
 
 
 def _reclaimable(folder: Path) -> int:

@@ -11,10 +11,17 @@ from pathlib import Path
 
 from .records import WorkerId
 
+HOST = "NIN_WORKER_HOST"  # an environment variable of workers: the host's name
+
 
 @lru_cache(maxsize=1)
 def this_host() -> str:
-    """A name for this boot of this machine (or container): pids mean something only within it."""
+    """A name for this boot of this machine (or container): pids mean something only within it.
+
+    A worker has it from whoever started it: a laptop's own name may change with its network.
+    """
+    if given := os.environ.get(HOST):
+        return given
     parts = []
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -46,7 +53,11 @@ def start_mark(pid: int) -> str | None:
 
 
 def is_alive(worker: WorkerId) -> bool | None:
-    """Whether that process of this host still runs; None if it cannot be known from here."""
+    """Whether that process of this host still runs; None if it cannot be known from here.
+
+    That is so for other hosts, and where a system does not tell when a process started: one of
+    that number may then be another.
+    """
     if worker.host != this_host() or worker.pid is None:
         return None
     mark = start_mark(worker.pid)
@@ -54,6 +65,8 @@ def is_alive(worker: WorkerId) -> bool | None:
         return False
     if mark:
         return not worker.mark or mark == worker.mark
+    if worker.pid == os.getpid():
+        return True
     if os.name != "posix":
         return None  # os.kill would end the process there
     try:
@@ -61,5 +74,13 @@ def is_alive(worker: WorkerId) -> bool | None:
     except ProcessLookupError:
         return False
     except OSError:
-        return True
-    return True
+        pass
+    return None
+
+
+def is_orphaned(parent: int) -> bool:
+    """Whether the process that started this one has ended: then the system gives it another parent.
+
+    Never on Windows, where there may be a launcher between the two and nobody else is given.
+    """
+    return os.name == "posix" and os.getppid() != parent

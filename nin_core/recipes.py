@@ -194,7 +194,7 @@ class TrainConfig:
         """A twin of this configuration with some fields changed.
 
         Epochs that were added go with another number of epochs, changes of the rate with another
-        rate.
+        rate; with another batch size these come after as many images as before.
 
         Raises:
             ConfigError: for a field that there is not, or a value out of range.
@@ -204,6 +204,12 @@ class TrainConfig:
             values = {"more_epochs": ()} | values
         if "learning_rate" in values:
             values = {"rate_changes": ()} | values
+        elif "batch_size" in values and "rate_changes" not in values:
+            size = whole(values["batch_size"], "batch_size", 1, MAX_BATCH_SIZE, field="batch_size")
+            most = self.subset or MAX_SUBSET
+            scale = min(self.batch_size, most) / min(size, most)
+            moved = {round(step * scale): rate for step, rate in self.rate_changes}
+            values |= {"rate_changes": tuple(moved.items())}
         return replace(self, **values)
 
     def to_dict(self) -> dict[str, Any]:

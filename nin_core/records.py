@@ -31,6 +31,7 @@ TRANSITIONS: dict[str, frozenset[str]] = {
 }
 RESUMABLE = frozenset({"interrupted", "paused", "stopped", "failed"})
 ACTIVE = frozenset({"queued", "running"})
+ENDED = frozenset({"stopped", "finished", "failed"})  # and not merely on the way
 # The phase of a running run in which weights change; before it a stop has nothing to keep.
 PHASE_TRAINING = "training"
 PHASE_MEASURING = "measuring the test set"

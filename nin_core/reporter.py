@@ -32,9 +32,10 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from .jobs import GAVE_UP, WHY_ORPHANED, log_path, read_tail
+from .processes import is_orphaned
 from .records import PHASE_MEASURING, Checkpoint, ClaimLost, MetricRow, RunNotFound
 from .snapshots import Snapshots, Taken, halved
 from .store import RunStore, StoreError
@@ -49,6 +50,7 @@ ENDINGS = ("stopped", "paused")  # what a running run can be wanted to become
 INTERRUPTED = "interrupted"
 POLL_SECONDS = 0.15
 FLUSH_SECONDS = 0.5
+MEASURING_SECONDS = 2.0  # between signs of life after the end; nothing else is written then
 CHECKPOINT_SECONDS = 10.0
 CHECKPOINT_SHARE = 0.05  # of the time may go into writing checkpoints; large ones come less often
 GRACE_SECONDS = 0.15  # for the training loop to come round after a stop, before it is done for it
@@ -57,8 +59,12 @@ STUCK_SECONDS = 30.0  # how long the last step of a stopped run may take; then n
 PATIENCE_SECONDS = {"missing": 5.0, "damaged": 5.0, "schema": 0.0}
 PATIENCE_DEFAULT = 60.0
 PATIENCE_ORPHANED = 5.0  # nobody is left who would notice this process
+RETRY_SECONDS = 0.5  # from one attempt of `patiently` to the next
 LONGEST_PAUSE = 5.0  # between two attempts to reach the database
 GROWING_SECONDS = 5.0  # how long cores must have been free before a run takes them
+
+
+_T = TypeVar("_T")
 
 
 class Reporter:
@@ -178,7 +184,7 @@ class Reporter:
     @property
     def orphaned(self) -> bool:
         """Whether the process that this one is to end with has ended."""
-        return self._parent is not None and os.getppid() != self._parent
+        return self._parent is not None and is_orphaned(self._parent)
 
     def should_stop(self) -> bool:
         """Whether training is to end before its next step."""
@@ -249,6 +255,7 @@ class Reporter:
             if self.state is not None:
                 if self._forced_at and time.monotonic() - self._forced_at > STUCK_SECONDS:
                     self._leave("The last step takes too long; the test set is not measured.", 0)
+                self._say_it_measures()
                 continue
             with self._turn:
                 if self.state is None and not self._closing:
@@ -259,6 +266,15 @@ class Reporter:
                     except Exception as error:  # without this thread nobody would know of the run
                         traceback.print_exc()
                         self._give_up(f"Its worker could not report any more ({error}).")
+
+    def _say_it_measures(self) -> None:
+        """The sign of life of a worker whose run has ended; other hosts know it by nothing else."""
+        moment = time.monotonic()
+        if moment - self._flushed_at >= MEASURING_SECONDS:
+            self._flushed_at = moment
+            with suppress(StoreError):
+                if not self._store.still_measuring(self._run_id, self._attempt):
+                    self._leave(f"Run #{self._run_id} is not measured any more.", 0)
 
     def _report(self) -> None:
         """One turn: ask, write what is due, and stop for a training loop that does not."""
@@ -307,6 +323,8 @@ class Reporter:
     def _stop(self, ending: str = "stopped") -> None:
         if self._stop_since is None:
             self._stop_since = time.monotonic()
+            self.ending = ending
+        elif ending == "stopped" and self.ending == "paused":
             self.ending = ending
 
     def _flush(self) -> None:
@@ -425,6 +443,23 @@ class Reporter:
         leave_run(self._store, self._run_id, self._attempt, requeue=requeue)
         sys.stdout.flush()
         os._exit(code)
+
+
+def patiently(call: Callable[[], _T]) -> _T:
+    """What `call` asks of a store, asked again for a while where the store fails for the moment.
+
+    Raises:
+        StoreError: what it refuses, or what it still says after `PATIENCE_SECONDS`.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            return call()
+        except StoreError as error:
+            patience = PATIENCE_SECONDS.get(error.reason, PATIENCE_DEFAULT)
+            if error.reason == "refused" or time.monotonic() - began > patience:
+                raise
+        time.sleep(RETRY_SECONDS)
 
 
 def leave_run(

@@ -95,7 +95,11 @@ def checkpoint_of(connection: Connection, run_id: int) -> Checkpoint | None:
 def put_checkpoint(
     connection: Connection, run_id: int, checkpoint: Checkpoint, moment: datetime
 ) -> None:
-    """Keep these weights in place of the run's earlier ones."""
+    """Keep these weights in place of the run's earlier ones, whose logits go with them."""
+    logits = tables.evaluations
+    connection.execute(
+        logits.delete().where(logits.c.run_id == run_id, logits.c.step != checkpoint.step)
+    )
     connection.execute(tables.checkpoints.delete().where(tables.checkpoints.c.run_id == run_id))
     connection.execute(
         tables.checkpoints.insert().values(
@@ -112,7 +116,8 @@ def put_checkpoint(
 def rewind(connection: Connection, run_id: int) -> None:
     """Bring a run back to its checkpoint, or to its start if it has none.
 
-    What came after that will come again: points, figures, logits and snapshots.
+    What came after that will come again: points, figures and snapshots. Logits of these very
+    weights stay until there are others, as does what was measured with them.
     """
     kept = connection.execute(
         sa.select(
@@ -137,8 +142,20 @@ def rewind(connection: Connection, run_id: int) -> None:
     )
     values = empty | {"epoch": 0, "step": 0, "seconds": 0.0}
     values |= latest_figures(points_after(connection, run_id)) | {"step": step}
+    logits = tables.evaluations
+    connection.execute(logits.delete().where(logits.c.run_id == run_id, logits.c.step != step))
+    measured = evaluation_of(connection, run_id)
+    if (
+        measured is not None
+        and measured.accuracy is not None
+        and measured.images >= (values["test_examples"] or 0)
+    ):
+        values |= {
+            "test_loss": measured.loss,
+            "test_accuracy": measured.accuracy,
+            "test_examples": measured.images,
+        }
     update_run(connection, run_id, values)
-    connection.execute(tables.evaluations.delete().where(tables.evaluations.c.run_id == run_id))
     forget_after(connection, run_id, step)
 
 

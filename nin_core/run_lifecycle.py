@@ -29,6 +29,7 @@ from .database import Database
 from .processes import this_worker
 from .records import (
     ACTIVE,
+    PHASE_MEASURING,
     PHASE_TRAINING,
     RESUMABLE,
     STATES,
@@ -46,6 +47,7 @@ from .records import (
 from .run_history import add_points, latest_figures, put_checkpoint, rewind
 from .run_rows import RUN_COLUMNS, assigned, given, read_run, state_of, train_of, update_run
 
+WHY_LEFT = "Its worker ended before it did."
 MAX_LOG = 64_000  # characters; the end of a log says why a run failed
 _WAITING = (tables.runs.c.state == "queued", tables.runs.c.worker_host.is_(None))
 # A run that has ended waits for a worker again.
@@ -55,7 +57,6 @@ _AGAIN = {
     "desired_at": None,
     "ended_at": None,
     "error": None,
-    "diagnosis": None,
     "spawns": 0,
 }
 _UNASSIGNED = {"worker_host": None, "worker_pid": None, "worker_mark": "", "phase": None}
@@ -74,13 +75,18 @@ class RunLifecycle:
 
     # -- which process is on which run (used by jobs) --
 
-    def work(self) -> tuple[list[Run], int]:
-        """The runs with a process on them, and how many wait for one."""
+    def work(self) -> tuple[list[Run], int, datetime]:
+        """The runs with a process on them, how many wait for one, and the database's moment."""
         query = sa.select(*RUN_COLUMNS).where(tables.runs.c.worker_host.is_not(None))
         waiting = sa.select(sa.func.count()).select_from(tables.runs).where(*_WAITING)
         with self._read() as connection:
             busy = [read_run(row) for row in connection.execute(query)]
-            return busy, connection.scalar(waiting) or 0
+            return busy, connection.scalar(waiting) or 0, _moment(connection)
+
+    def moment(self) -> datetime:
+        """The present moment by the database's clock, which signs of life go by."""
+        with self._read() as connection:
+            return _moment(connection)
 
     def next_waiting(self) -> Run | None:
         """The oldest queued run without a process on it."""
@@ -98,21 +104,23 @@ class RunLifecycle:
         Returns:
             its number; None if nothing waits or `slots` processes there are on runs already.
         """
-        taken = (
-            sa.select(sa.func.count())
-            .select_from(tables.runs)
-            .where(tables.runs.c.worker_host == host)
-            .scalar_subquery()
-        )
-        first = sa.select(sa.func.min(tables.runs.c.id)).where(*_WAITING).scalar_subquery()
+        first = sa.select(sa.func.min(tables.runs.c.id)).where(*_WAITING)
         with self._write() as connection:
-            self._database.alone(connection)  # or two servers would each see the last slot free
-            run_id = connection.scalar(sa.select(first).where(taken < slots))
+            if not self._has_slot(connection, host, slots):
+                return None
+            run_id = connection.scalar(first)
             if run_id is None:
                 return None
             values = assigned(WorkerId(host, mark=mark)) | {"spawns": tables.runs.c.spawns + 1}
             won = update_run(connection, run_id, values, *_WAITING)
         return int(run_id) if won else None
+
+    def _has_slot(self, connection: Connection, host: str, slots: int) -> bool:
+        """Whether fewer than `slots` processes of `host` are on runs, until the commit."""
+        self._database.alone(connection)  # or two would each see the last slot free
+        here = tables.runs.c.worker_host == host
+        taken = connection.scalar(sa.select(sa.func.count()).select_from(tables.runs).where(here))
+        return (taken or 0) < slots
 
     def take_device(self, run_id: int, attempt: int, devices: Sequence[str]) -> str:
         """The first of a host's devices that no other run with a worker there has; now it is taken.
@@ -191,6 +199,7 @@ class RunLifecycle:
             "attempt": tables.runs.c.attempt + 1,
             "started_at": sa.func.coalesce(tables.runs.c.started_at, moment),
             "phase": "starting",
+            "diagnosis": None,
         }
         with self._write() as connection:
             if update_run(connection, run_id, values, tables.runs.c.state == "queued"):
@@ -222,7 +231,36 @@ class RunLifecycle:
     def heartbeat(self, run_id: int, attempt: int) -> None:
         """A worker's sign of life; takes an interrupted run of the same attempt back."""
         with self._write() as connection:
-            sign_of_life(connection, run_id, attempt, (), now())
+            sign_of_life(connection, run_id, attempt)
+
+    def begin_measuring(self, run_id: int, worker: WorkerId) -> int:
+        """Have `worker` measure the weights of a run that has ended; returns the attempt it is.
+
+        Raises:
+            StateError: while it waits or trains, or a process is on it.
+        """
+        values = assigned(worker) | {
+            "attempt": tables.runs.c.attempt + 1,
+            "phase": PHASE_MEASURING,
+        }
+        ended = tables.runs.c.state.not_in(ACTIVE), tables.runs.c.worker_host.is_(None)
+        with self._write() as connection:
+            if not update_run(connection, run_id, values, *ended):
+                state = state_of(connection, run_id)
+                raise _cannot_go_on(run_id, state, set(STATES) - ACTIVE, "be measured")
+            attempt = connection.scalar(
+                sa.select(tables.runs.c.attempt).where(tables.runs.c.id == run_id)
+            )
+        assert attempt is not None
+        return attempt
+
+    def still_measuring(self, run_id: int, attempt: int) -> bool:
+        """A sign of life of who measures a run that has ended; False if the run is not its own."""
+        ended = tables.runs.c.state.not_in(ACTIVE), tables.runs.c.worker_host.is_not(None)
+        with self._write() as connection:
+            values = {"heartbeat_at": tables.Clock()}
+            own = tables.runs.c.attempt == attempt
+            return update_run(connection, run_id, values, own, *ended)
 
     def record_rate(self, run_id: int, attempt: int, step: int, rate: float) -> None:
         """Write into a run's configuration that its rate was changed after `step` steps."""
@@ -271,7 +309,7 @@ class RunLifecycle:
         sources = [state for state in STATES if to_state in TRANSITIONS[state]]
         with self._write() as connection:
             if attempt is not None:
-                sign_of_life(connection, run_id, attempt, rows, moment)
+                sign_of_life(connection, run_id, attempt, rows)
             elif rows:
                 update_run(connection, run_id, latest_figures(rows))
             if not update_run(connection, run_id, values, tables.runs.c.state.in_(sources)):
@@ -286,11 +324,15 @@ class RunLifecycle:
     ) -> None:
         """A worker's last word: its process is about to end and its slot is free.
 
+        A run that still trained is interrupted by that.
+
         Args:
             requeue: let the run wait for a worker again if it was interrupted.
         """
         own = tables.runs.c.attempt == attempt
         with self._write() as connection:
+            left = {"state": "interrupted", "error": WHY_LEFT, "ended_at": now()}
+            update_run(connection, run_id, left, own, tables.runs.c.state == "running")
             update_run(connection, run_id, _UNASSIGNED | given(log=_text(log, MAX_LOG)), own)
             interrupted = tables.runs.c.state == "interrupted"
             if requeue and update_run(connection, run_id, _AGAIN, own, interrupted):
@@ -314,7 +356,7 @@ class RunLifecycle:
                 tables.runs.c.step == 0,
             ),
         )
-        wanted = {"desired_state": ending, "desired_at": moment}
+        wanted = {"desired_state": ending, "desired_at": tables.Clock()}
         with self._write() as connection:
             if not update_run(
                 connection, run_id, wanted | {"state": ending, "ended_at": moment}, idle
@@ -399,11 +441,10 @@ def sign_of_life(
     connection: Connection,
     run_id: int,
     attempt: int,
-    rows: Sequence[MetricRow],
-    moment: datetime,
+    rows: Sequence[MetricRow] = (),
 ) -> None:
     """Write a worker's sign of life and figures if the run is its own, else ClaimLost."""
-    values = latest_figures(rows) | {"heartbeat_at": moment}
+    values = latest_figures(rows) | {"heartbeat_at": tables.Clock()}
     own = tables.runs.c.attempt == attempt
     if update_run(connection, run_id, values, own, tables.runs.c.state == "running"):
         return
@@ -413,9 +454,15 @@ def sign_of_life(
         raise ClaimLost(run_id, attempt)
 
 
+def _moment(connection: Connection) -> datetime:
+    moment = connection.scalar(sa.select(tables.Clock()))
+    assert moment is not None
+    return moment
+
+
 def _cannot_go_on(run_id: int, state: str, allowed: Iterable[str], what: str) -> StateError:
     if state in allowed:
-        why = "its last measurements are still being made; try again in a moment"
+        why = "its process has not quite ended; try again in a moment"
     else:
         why = f"only a run that is {', '.join(sorted(allowed))} can {what}"
     return StateError(f"Run #{run_id} is {state}: {why}.")

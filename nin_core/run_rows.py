@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection
 from . import tables
 from .checks import ConfigError
 from .config import NiNConfig
-from .records import Run, RunNotFound, WorkerId, now
+from .records import Run, RunNotFound, WorkerId
 
 if TYPE_CHECKING:
     from .recipes import TrainConfig
@@ -108,7 +108,7 @@ def assigned(worker: WorkerId) -> dict[str, Any]:
         "worker_host": worker.host,
         "worker_pid": worker.pid,
         "worker_mark": worker.mark,
-        "heartbeat_at": now(),
+        "heartbeat_at": tables.Clock(),
     }
 
 

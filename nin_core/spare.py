@@ -21,6 +21,7 @@ from pathlib import Path
 
 from . import allocator
 from .machine import PROJECT
+from .processes import HOST, this_host
 
 REFILL_SECONDS = 8.0
 WAIT = "--wait"  # what tells a worker that it is a spare; its log's path follows
@@ -33,7 +34,7 @@ _refilled: dict[str, Path] = {}  # stores for which spares are wanted, and where
 
 def environment(url: str) -> dict[str, str]:
     """The environment of a worker of that store."""
-    own = {"NIN_DATABASE_URL": url, "PYTHONUNBUFFERED": "1"}
+    own = {"NIN_DATABASE_URL": url, "PYTHONUNBUFFERED": "1", HOST: this_host()}
     return allocator.with_huge_pages(os.environ) | own
 
 

@@ -98,18 +98,40 @@ class RunStore(RunLifecycle):
         dataset: str,
         name: str | None = None,
         *,
-        worker: WorkerId | None = None,
         fan: str | None = None,
     ) -> int:
-        """Add a queued run and return its number.
-
-        With `worker`, the run is reserved for that process and no other is started for it. `fan`
-        is the seed fan that it belongs to.
-        """
+        """Add a queued run and return its number. `fan` is the seed fan that it belongs to."""
         values = _new_run(network, train, dataset, name) | {"state": "queued", "fan": fan}
-        if worker is not None:
-            values |= assigned(worker)
         with self._write() as connection:
+            return _insert(connection, values)
+
+    def create_fan(
+        self, network: NiNConfig, plans: Sequence[TrainConfig], dataset: str, fan: str
+    ) -> None:
+        """Add a queued run for each of `plans`, all of the seed fan `fan`, or none."""
+        with self._write() as connection:
+            for train in plans:
+                values = _new_run(network, train, dataset, None)
+                _insert(connection, values | {"state": "queued", "fan": fan})
+
+    def create_at_work(
+        self,
+        network: NiNConfig,
+        train: TrainConfig,
+        dataset: str,
+        name: str | None,
+        worker: WorkerId,
+        slots: int,
+    ) -> int | None:
+        """Add a run that waits for the process `worker` and no other, if there is a slot for it.
+
+        Returns:
+            its number; None if `slots` processes of its host are on runs already.
+        """
+        values = _new_run(network, train, dataset, name) | {"state": "queued"} | assigned(worker)
+        with self._write() as connection:
+            if not self._has_slot(connection, worker.host, slots):
+                return None
             return _insert(connection, values)
 
     def create_finished(
@@ -132,7 +154,6 @@ class RunStore(RunLifecycle):
             "attempt": 1,
             "started_at": moment,
             "ended_at": moment,
-            "heartbeat_at": moment,
             "phase": PHASE_MEASURING,
         }
         with self._write() as connection:
@@ -237,15 +258,14 @@ class RunStore(RunLifecycle):
 
         The run's latest figures follow; under an `attempt` it is a sign of life too.
         """
-        moment = now()
         with self._write() as connection:
             if attempt is not None:
-                sign_of_life(connection, run_id, attempt, rows, moment)
+                sign_of_life(connection, run_id, attempt, rows)
             elif not update_run(connection, run_id, latest_figures(rows) or {"id": run_id}):
                 raise RunNotFound(run_id)
             add_points(connection, run_id, rows)
             if checkpoint is not None:
-                put_checkpoint(connection, run_id, checkpoint, moment)
+                put_checkpoint(connection, run_id, checkpoint, now())
 
     def note(
         self,

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import FunctionElement
 
 SCHEMA = "0004"  # the newest of `migrations`, which has a step for every change of the tables below
 
@@ -31,6 +33,28 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Clock(FunctionElement[datetime]):
+    """The present moment by the database's own clock, the one that all its computers share.
+
+    What is measured from one computer's sign to another's glance uses it: clocks of two computers
+    may differ by more than a worker may be silent.
+    """
+
+    name = "clock"
+    type = UtcDateTime()
+    inherit_cache = True
+
+
+@compiles(Clock, "sqlite")
+def _sqlite_clock(element: Clock, compiler: Any, **kw: Any) -> str:
+    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"  # as SQLAlchemy writes a moment there
+
+
+@compiles(Clock, "postgresql")
+def _postgresql_clock(element: Clock, compiler: Any, **kw: Any) -> str:
+    return "clock_timestamp()"
 
 
 METADATA = sa.MetaData()

@@ -46,7 +46,9 @@ from .training_state import (
     TrainingState,
     copied,
     optimizer_tensors,
+    random_states,
     restore_optimizer,
+    restore_random_states,
 )
 from .trouble import DIVERGED, LOWER_RATE
 from .tuning import Settings
@@ -362,14 +364,12 @@ class Training:
             self._model.load_state_dict(state.weights)
             restore_optimizer(self._model, self._optimizer, state.rest)
             self._batches.go_on(state.rest["random/shuffling"], ended=state.epoch_ended)
-            torch.set_rng_state(state.rest["random/torch"])
-            if self._device.type == "cuda":
-                torch.cuda.set_rng_state(state.rest["random/cuda"], self._device)
             random = {
                 key.removeprefix("random/"): value
                 for key, value in state.rest.items()
                 if key.startswith("random/")
             }
+            restore_random_states(self._device, random)
             self._parts.restore(random)
             self._since = Totals(self._device, state.rest["sums/interval"])
             self._whole = Totals(self._device, state.rest["sums/epoch"])
@@ -470,11 +470,8 @@ class Training:
             # Batch norm's figures and dropout's generator change in the forward pass, so what they
             # are between two steps is set aside.
             self._buffers = {name: value.clone() for name, value in self._named_buffers}
-            self._random["random/torch"] = torch.get_rng_state()
-            for name, generator in self._parts.random_states().items():
-                self._random[f"random/{name}"] = generator
-            if self._device.type == "cuda":
-                self._random["random/cuda"] = torch.cuda.get_rng_state(self._device)
+            drawn = random_states(self._device) | self._parts.random_states()
+            self._random |= {f"random/{name}": state for name, state in drawn.items()}
             self._broken = False
 
     def _differentiate(

@@ -34,6 +34,29 @@ class TrainingState:
     rest: dict[str, torch.Tensor]
 
 
+def random_states(device: torch.device) -> dict[str, torch.Tensor]:
+    """The states of PyTorch's own generators from which a step on `device` draws, by name."""
+    states = {"torch": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def restore_random_states(device: torch.device, states: dict[str, torch.Tensor]) -> None:
+    """Set those generators to states of `random_states`.
+
+    Raises:
+        KeyError: if the states are of another kind of device.
+    """
+    torch.set_rng_state(states["torch"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
+    elif device.type == "mps" and "mps" in states:  # older versions kept none
+        torch.mps.set_rng_state(states["mps"])
+
+
 class Totals:
     """Sums over images, kept on the device until they are read."""
 

@@ -24,7 +24,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -47,6 +47,7 @@ CONVERT = (
     'safetensors.torch.save_file(weights, "weights.safetensors")'
 )
 
+SIGN_SECONDS = 2.0  # between signs of life of a run that is measured
 _MAX_HEADER = 1_000_000  # bytes; a network of 12 blocks needs about 20,000
 _MAX_TENSORS = 1000
 # U8 is what a checkpoint of ours keeps the states of random generators in; no weight has it.
@@ -449,13 +450,40 @@ def import_run(
     run_id, attempt = store.create_finished(
         network, train, dataset, name, checkpoint, this_worker()
     )
+    _measure_beside(store, run_id, attempt)
+    return run_id
+
+
+def measure_again(store: RunStore, run_id: int, *, wait: bool = False) -> None:
+    """Have a run that has ended, or pauses, measured on its test set.
+
+    Args:
+        wait: until that is done.
+
+    Raises:
+        ConfigError: if it has no weights, or is of another version.
+        StateError: while it waits or trains, or is measured already.
+        StoreError: if the store cannot be used.
+    """
+    from .processes import this_worker
+
+    run = store.get(run_id)
+    if run.network is None or run.train is None or not run.has_checkpoint:
+        raise ConfigError(run.problem or f"Run #{run_id} has no weights that could be measured.")
+    attempt = store.begin_measuring(run_id, this_worker())
+    if wait:
+        _measure_elsewhere(store, run_id, attempt)
+    else:
+        _measure_beside(store, run_id, attempt)
+
+
+def _measure_beside(store: RunStore, run_id: int, attempt: int) -> None:
     threading.Thread(
         target=_measure_elsewhere,
         args=(store, run_id, attempt),
         name=f"measure-run-{run_id}",
         daemon=True,  # should this process end first, the next `advance` frees the slot
     ).start()
-    return run_id
 
 
 def _measure_elsewhere(store: RunStore, run_id: int, attempt: int) -> None:
@@ -466,15 +494,22 @@ def _measure_elsewhere(store: RunStore, run_id: int, attempt: int) -> None:
 
     log = ""
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "nin_core.weights", str(run_id), str(attempt)],
+        process = subprocess.Popen(
+            [sys.executable, "-m", "nin_core.weights", str(run_id), str(attempt), str(os.getpid())],
             cwd=PROJECT,
             env=os.environ | {"NIN_DATABASE_URL": store.url},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        log = done.stdout.decode("utf-8", "replace")[-LOG_TAIL:]
+        while process.returncode is None:
+            try:
+                output, _ = process.communicate(timeout=SIGN_SECONDS)
+                log = output.decode("utf-8", "replace")[-LOG_TAIL:]
+            except subprocess.TimeoutExpired:
+                with suppress(StoreError):
+                    if not store.still_measuring(run_id, attempt):
+                        process.kill()  # the run was deleted
     except OSError as error:
         log = f"The test set could not be measured: {error}"
     finally:
@@ -482,8 +517,14 @@ def _measure_elsewhere(store: RunStore, run_id: int, attempt: int) -> None:
             store.release(run_id, attempt, log=log or None)
 
 
-def measure_run(store: RunStore, run_id: int, attempt: int) -> None:
-    """Store the logits of a run's checkpoint on its test set, and what stands out in them."""
+def measure_run(
+    store: RunStore, run_id: int, attempt: int, should_stop: Callable[[], bool] = lambda: False
+) -> None:
+    """Store the logits of a run's checkpoint on its test set, and what stands out in them.
+
+    Args:
+        should_stop: asked often; once it says so, nothing more is measured or stored.
+    """
     import torch
 
     from .data import load_dataset
@@ -492,6 +533,7 @@ def measure_run(store: RunStore, run_id: int, attempt: int) -> None:
     from .features import load_model
     from .inputs import Inputs
     from .jobs import available_cores
+    from .reporter import patiently
     from .worker import MOST_PROBE
 
     run, checkpoint = store.get(run_id), store.load_checkpoint(run_id)
@@ -504,15 +546,21 @@ def measure_run(store: RunStore, run_id: int, attempt: int) -> None:
     model = load_model(run.network, checkpoint.blob)
     inputs = Inputs.of(run.network, data, run.train)
     images, labels = data.test_images, data.test_labels
-    result = evaluate(model, images, labels, inputs, threads=threads)
-    store.save_evaluation(
-        run_id,
-        pack_logits(result.logits.numpy()),
-        images=len(result.logits),
-        classes=run.network.num_classes,
-        loss=result.loss,
-        accuracy=result.accuracy,
-        attempt=attempt,
+    result = evaluate(model, images, labels, inputs, threads=threads, should_stop=should_stop)
+    if should_stop():
+        return
+    logits, classes = pack_logits(result.logits.numpy()), run.network.num_classes
+    patiently(
+        lambda: store.save_evaluation(
+            run_id,
+            logits,
+            images=len(result.logits),
+            classes=classes,
+            step=checkpoint.step,
+            loss=result.loss,
+            accuracy=result.accuracy,
+            attempt=attempt,
+        )
     )
     probe = slice(MOST_PROBE)
     diagnosis = diagnose(model, images[probe], labels[probe], inputs)
@@ -521,14 +569,18 @@ def measure_run(store: RunStore, run_id: int, attempt: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure an imported run: `python -m nin_core.weights RUN_ID ATTEMPT`."""
+    """Measure an imported run: `python -m nin_core.weights RUN_ID ATTEMPT PARENT`.
+
+    It ends when its parent, the process of that number, does.
+    """
     from .jobs import NICENESS
+    from .processes import is_orphaned
     from .store import RunStore
 
-    run_id, attempt = map(int, arguments)
+    run_id, attempt, parent = map(int, arguments)
     with suppress(OSError, AttributeError):  # not every system knows priorities
         os.nice(NICENESS)
-    measure_run(RunStore(create=False), run_id, attempt)
+    measure_run(RunStore(create=False), run_id, attempt, lambda: is_orphaned(parent))
     return 0
 
 

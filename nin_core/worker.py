@@ -36,11 +36,11 @@ from typing import TYPE_CHECKING
 from . import admission, allocator, machine, probing, process_memory, spare, tuning
 from .checks import ConfigError
 from .datasets import DATASETS
-from .jobs import NICENESS, advance, available_cores, check_dataset
+from .jobs import NICENESS, NOT_BEGUN, available_cores, check_dataset, try_advance
 from .lanes import Lanes
 from .processes import this_worker
 from .records import PHASE_MEASURING, PHASE_TRAINING, MetricRow, Run
-from .reporter import INTERRUPTED, Reporter, leave_run
+from .reporter import INTERRUPTED, Reporter, leave_run, patiently
 from .snapshots import Recorder
 from .store import RunStore, StoreError
 
@@ -89,7 +89,7 @@ def work_on(
             _lower_priority()
         job = None
         try:
-            job = _Job(store, store.get(run_id), attempt, reporter)
+            job = _Job(store, patiently(lambda: store.get(run_id)), attempt, reporter)
             if polite:
                 _lower_priority()
             job.train(on_event)
@@ -128,11 +128,12 @@ class _Job:
         from .model import build_nin, can_use_channels_last
         from .training import choose_device
 
-        self.kept = store.load_checkpoint(run.id)
+        self.kept = patiently(lambda: store.load_checkpoint(run.id))
         self.device = choose_device()
         if self.device.type == "cuda":
             every = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-            self.device = torch.device(store.take_device(run.id, attempt, every))
+            taken = patiently(lambda: store.take_device(run.id, attempt, every))
+            self.device = torch.device(taken)
         settings = self._kept_settings() or self._new_settings()
         self._threads_beside = None
         if self.device.type == "cpu":
@@ -179,8 +180,8 @@ class _Job:
         )
         if self.device.type != "cpu":
             return settings
-        sharing = self._store.signal(self._run.id, self._attempt).sharing
-        share = tuning.threads_beside(settings, cores)(sharing)
+        signal = patiently(lambda: self._store.signal(self._run.id, self._attempt))
+        share = tuning.threads_beside(settings, cores)(signal.sharing)
         return settings if share == settings.threads else settings.with_threads(0, share)
 
     def _predicted_bytes(self) -> int:
@@ -298,15 +299,18 @@ class _Job:
         )
         measured = len(result.logits)
         if measured:
-            store.save_evaluation(
-                run_id,
-                pack_logits(result.logits.numpy()),
-                images=measured,
-                classes=self.network.num_classes,
-                step=reporter.final.step,
-                loss=result.loss,
-                accuracy=result.accuracy,
-                attempt=self._attempt,
+            logits, step = pack_logits(result.logits.numpy()), reporter.final.step
+            patiently(
+                lambda: store.save_evaluation(
+                    run_id,
+                    logits,
+                    images=measured,
+                    classes=self.network.num_classes,
+                    step=step,
+                    loss=result.loss,
+                    accuracy=result.accuracy,
+                    attempt=self._attempt,
+                )
             )
         affordable = int(PROBE_SECONDS / (seconds_per_image(self.network) * FORWARD_SHARE))
         probe = slice(max(LEAST_PROBE, min(MOST_PROBE, affordable)))
@@ -434,10 +438,10 @@ def main(arguments: list[str]) -> int:
     run_id = int(arguments[0])
     try:
         store = RunStore(create=False)
-        attempt = store.claim(run_id, this_worker())
+        attempt = patiently(lambda: store.claim(run_id, this_worker()))
     except StoreError as error:
         print(error, file=sys.stderr)
-        return 2
+        return 2 if error.reason == "refused" else NOT_BEGUN
     if attempt is None:
         print(f"Run #{run_id} does not wait for a worker (any more).", file=sys.stderr)
         return 0
@@ -447,8 +451,7 @@ def main(arguments: list[str]) -> int:
     leave_run(store, run_id, attempt, reporter.trouble, requeue=reporter.state == INTERRUPTED)
     # A parent that this one ends with moves the queue on; one that it outlives is gone by now.
     if parent is None:
-        with suppress(StoreError):
-            advance(store, outlive=True)
+        try_advance(store, outlive=True)
     if reporter.state == "finished":
         find_settings(store, run_id, parent)
     return 0

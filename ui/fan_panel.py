@@ -27,6 +27,7 @@ from nin_core import PRESETS, RECIPES, admission, estimate, fans, jobs, trouble
 from nin_core.data import find_dataset
 from nin_core.datasets import DATASETS
 from nin_core.recipes import FAN_SEEDS
+from nin_core.records import ENDED
 from nin_core.store import StoreError
 from ui import frame, numbers, pace, resources, run_choice, run_points, theme
 from ui.components import plot, tick
@@ -368,7 +369,7 @@ def _live(shown: tuple[str, ...], ticking: bool) -> None:
 def _look(shown: tuple[str, ...], ticking: bool) -> list[_Fan]:
     store: RunStore = resources.store()
     if ticking:
-        jobs.advance(store)  # whoever looks moves the queue on
+        jobs.try_advance(store)  # whoever looks moves the queue on
     found = []
     for name in shown:
         runs = fans.runs(store, name)
@@ -431,7 +432,7 @@ def verdict(runs: Sequence[Run], stalls: dict[int, fans.Stall]) -> str:
     """How many of a fan's runs are at the loss of guessing, and how the others stand."""
     diverged = [run for run in runs if (run.error or "").startswith(trouble.DIVERGED)]
     guessing = [run for run in runs if run.id in stalls and run not in diverged]
-    ended = [run for run in guessing if not run.active]
+    ended = [run for run in guessing if run.state in ENDED]
     total = len(runs)
     waiting = sum(run.state == "queued" for run in runs)
     training_now = sum(run.state == "running" for run in runs)
@@ -440,13 +441,16 @@ def verdict(runs: Sequence[Run], stalls: dict[int, fans.Stall]) -> str:
         parts.append(f"{so_far} {'is' if so_far == 1 else 'are'} at it so far")
     if diverged:
         parts.append(f"{len(diverged)} diverged")
+    for state in ("failed", "interrupted", "paused", "stopped"):
+        if count := sum(run.state == state and run not in (*diverged, *guessing) for run in runs):
+            parts.append(f"{count} {state}")
     if training_now:
         parts.append(f"{training_now} {'trains' if training_now == 1 else 'train'}")
     if waiting:
         parts.append(f"{waiting} {'waits' if waiting == 1 else 'wait'}")
     text = ", ".join(parts)
     measured = sorted(
-        run.test_accuracy for run in runs if run.test_accuracy is not None and not run.active
+        run.test_accuracy for run in runs if run.test_accuracy is not None and run.state in ENDED
     )
     if measured:
         lowest, highest = f"{measured[0]:.1%}", f"{measured[-1]:.1%}"

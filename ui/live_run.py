@@ -119,8 +119,8 @@ def _go_on(run: Run) -> None:
             run,
             jobs.resume_run,
             icon=":material/play_arrow:",
-            help="Goes on to what it would have become without the break, to the bit, on this "
-            "computer."
+            help="Goes on to what it would have become without the break: to the bit, on this "
+            "computer and with the same PyTorch."
             if kept
             else "It had kept nothing yet, so it begins anew.",
         )
@@ -160,6 +160,10 @@ def _button(label: str, run: Run, action: Callable[..., Any], **settings: Any) -
 def _messages(seen: Seen) -> None:
     run = seen.run
     show_notice("run")
+    if seen.trouble:
+        st.warning(
+            f"Nothing can start or end meanwhile: {seen.trouble}", icon=":material/database:"
+        )
     if run.problem:
         st.warning(run.problem)
     if run.desired_rate is not None and run.state != "running":

@@ -26,7 +26,7 @@ def store() -> RunStore:
     from nin_core.store import RunStore
 
     opened = RunStore()
-    jobs.advance(opened)
+    jobs.try_advance(opened)
     return opened
 
 

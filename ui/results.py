@@ -24,11 +24,12 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from nin_core import evaluation
+from nin_core import evaluation, weights
 from nin_core.datasets import DATASETS
 from nin_core.evaluation import Mistake
 from ui import frame, resources, theme
 from ui.components import plot
+from ui.run_choice import attempt, once_button
 
 if TYPE_CHECKING:
     from nin_core.records import Run
@@ -71,8 +72,10 @@ def show(run: Run) -> None:
     if run.active or run.dataset not in DATASETS:
         return
     if not run.has_evaluation:
-        if run.worker is None and run.has_checkpoint:
-            st.caption("This run was not measured on the test set.")
+        if run.worker is None and run.has_checkpoint and run.problem is None:
+            st.caption("These weights were not measured on the test set.")
+            measure = ("run", weights.measure_again, resources.store(), run.id)
+            once_button("measure", "Measure them", attempt, *measure, icon=":material/checklist:")
         return
     st.subheader("What it gets right and wrong", anchor=False)
     with frame.guarded():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from nin_core import jobs, run_export
+from nin_core.datasets import DATASETS
 from nin_core.recipes import MAX_EPOCHS, MAX_RATE, MIN_RATE
-from nin_core.records import RESUMABLE
+from nin_core.records import RESUMABLE, RunNotFound
 from ui import architecture, duplicate_panel, frame, resources
 from ui.run_choice import DRAFT, attempt, delete, once_button
 
@@ -27,13 +29,14 @@ def draw(run: Run) -> None:
         if (run.active or run.state in RESUMABLE) and run.train is not None:
             with st.popover("Learning rate", icon=":material/speed:"):
                 _learning_rate(run)
-        if run.step:
-            with st.popover("Download curves", icon=":material/download:"):
+        if run.step or run.has_checkpoint:
+            with st.popover("Download", icon=":material/download:"):
                 _downloads(run)
         if run.train is not None and run.network is not None and not run.imported:
             with st.popover("Duplicate with changes", icon=":material/call_split:"):
                 duplicate_panel.draw(run)
-        if run.train is not None and run.network is not None:
+        readable = run.train is not None and run.network is not None
+        if readable and run.dataset in DATASETS:
             st.button(
                 "Use its settings",
                 key="tr:again",
@@ -62,9 +65,8 @@ def _train_on(run: Run) -> None:
 
 
 def _downloads(run: Run) -> None:
-    """The run's points for other programs; each file is made when it is asked for."""
-    st.caption("All points of its curves, up to the moment of the click.")
-    shown = {
+    """The run's points and weights for other programs; each file is made when it is asked for."""
+    curves = {
         "CSV": (lambda: run_export.as_csv(_points(run)), f"run-{run.id}.csv", "text/csv"),
         "JSON": (
             lambda: run_export.as_json(resources.store().get(run.id), _points(run)),
@@ -78,20 +80,50 @@ def _downloads(run: Run) -> None:
         ),
     }
     there = run_export.can_tensorboard()
-    for label, (make, name, mime) in shown.items():
-        st.download_button(
-            label,
-            make,
-            name,
-            mime,
-            key=f"tr:download:{label}",
-            icon=":material/download:",
-            on_click="ignore",
-            disabled=label.startswith("TensorBoard") and not there,
-            width="stretch",
+    if run.step:
+        st.caption("All points of its curves, up to the moment of the click.")
+        for label, file in curves.items():
+            _download(label, *file, disabled=label.startswith("TensorBoard") and not there)
+        if not there:
+            st.caption(f"For TensorBoard: `{run_export.TENSORBOARD_INSTALL}`.")
+    if run.has_checkpoint:
+        st.caption(
+            "Its weights, for `safetensors.torch.load_file`; the Architecture page writes the "
+            "PyTorch code that takes them."
         )
-    if not there:
-        st.caption(f"For TensorBoard: `{run_export.TENSORBOARD_INSTALL}`.")
+        name = f"run-{run.id}.safetensors"
+        _download("Weights", lambda: _weights(run), name, "application/octet-stream")
+
+
+def _download(
+    label: str,
+    make: Callable[[], str | bytes],
+    name: str,
+    mime: str,
+    *,
+    disabled: bool = False,
+) -> None:
+    st.download_button(
+        label,
+        make,
+        name,
+        mime,
+        key=f"tr:download:{label}",
+        icon=":material/download:",
+        on_click="ignore",
+        disabled=disabled,
+        width="stretch",
+    )
+
+
+def _weights(run: Run) -> bytes:
+    """The latest weights, without what only training needs."""
+    from nin_core.weights import plain_weights
+
+    kept = resources.store().load_checkpoint(run.id)
+    if kept is None:
+        raise RunNotFound(run.id)
+    return plain_weights(kept.blob)
 
 
 def _points(run: Run) -> list[MetricRow]:
@@ -133,9 +165,11 @@ def _extend(run_id: int, key: str) -> None:
 def _use_settings(run: Run) -> None:
     assert run.network is not None and run.train is not None
     architecture.show(run.network)
-    fields = ("recipe", "epochs", "learning_rate", "batch_size", "subset", "seed")
-    st.session_state[DRAFT] = {"dataset": run.dataset} | {
-        name: getattr(run.train, name) for name in fields
+    draft = {name: getattr(run.train, name) for name in ("recipe", "batch_size", "subset", "seed")}
+    st.session_state[DRAFT] = draft | {
+        "dataset": run.dataset,
+        "epochs": run.train.total_epochs,
+        "learning_rate": run.train.rate_after(run.step),
     }
 
 

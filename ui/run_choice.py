@@ -155,11 +155,19 @@ def delete(run_ids: list[int]) -> None:
     """Delete runs, and show them no longer.
 
     Raises:
+        RunNotFound: if one was gone already, when the others are too.
         StoreError: for the first that cannot be deleted.
     """
+    gone: RunNotFound | None = None
     for run_id in run_ids:
-        resources.store().delete(run_id)
+        try:
+            resources.store().delete(run_id)
+        except RunNotFound as error:  # another page was quicker
+            gone = error
+            continue
         if st.session_state.get(_OPEN) == run_id:
             del st.session_state[_OPEN]
         if st.query_params.get("run") == str(run_id):
             del st.query_params["run"]
+    if gone is not None:
+        raise gone

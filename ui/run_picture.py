@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from nin_core.records import Run
     from nin_core.store import RunStore
 
+SILENT_SECONDS = 5.0  # a worker writes every half second, unless the store cannot be written
+
 _ENDING = {"stopped": "Stopping …", "paused": "Pausing …"}
 
 # As Streamlit's own figures and progress bars look, but of one piece of HTML each, which the feed
@@ -53,7 +55,8 @@ STYLE = """
 class Seen:
     """A run as it was read last: its row, its points, its place in the queue, its log.
 
-    `waits`: why it does not start although it is its turn.
+    `waits`: why it does not start although it is its turn. `silent`: seconds since its worker
+    wrote into the store. `trouble`: what keeps the store from being written, in a sentence.
     """
 
     run: Run
@@ -61,6 +64,8 @@ class Seen:
     place: admission.Place | None = None
     waits: str | None = None
     log: str = ""
+    silent: float = 0.0
+    trouble: str | None = None
 
 
 def is_awaited(run: Run) -> bool:
@@ -75,26 +80,24 @@ def look(store: RunStore, run_id: int) -> Seen:
         RunNotFound: if it was deleted.
         StoreError: if the store does not answer.
     """
-    run = store.get(run_id)
+    run, trouble = store.get(run_id), None
     if is_awaited(run):
-        jobs.advance(store)
+        trouble = jobs.try_advance(store)
         run = store.get(run_id)
-    place, waits, log = None, None, ""
+    place, waits, log, silent = None, None, "", 0.0
     if run.state == "queued":
-        active = store.list_runs(None, states=("queued", "running"))
-        place = admission.places(active, jobs.slots_here(), _speed(store)).get(run_id)
-        training = [other for other in active if other.worker is not None]
-        if place is not None and not place.ahead and len(training) < jobs.slots_here():
-            waits = admission.waits_for_memory(run, training)
+        place, waits = jobs.place_of(store, run, _speed(store))
+    elif run.state == "running" and run.heartbeat_at is not None:
+        silent = (store.moment() - run.heartbeat_at).total_seconds()
     elif run.state == "failed":
         log = store.log(run_id)
-    return Seen(run, histories().of(store, run), place, waits, log)
+    return Seen(run, histories().of(store, run), place, waits, log, silent, trouble)
 
 
 @st.cache_data(ttl=10, show_spinner=False)
 def _speed(_store: RunStore) -> float:
     """This computer's speed, by its newest runs; asked rarely, since it hardly changes."""
-    return admission.speed_of(_store.list_runs(states=("finished", "stopped"), limit=20))
+    return jobs.speed_here(_store)
 
 
 # --- when the page itself has to be drawn anew ------------------------------------------------
@@ -111,7 +114,7 @@ def page_version(run: Run) -> str:
     rates = run.train.rate_changes if run.train else ()
     told = (
         run.state, bool(run.step), run.worker is None, run.attempt, run.name, run.has_checkpoint,
-        run.has_evaluation, rates, run.settings,
+        run.has_evaluation and not run.active, rates, run.settings,
     )  # fmt: skip
     return _digest(told)
 
@@ -125,7 +128,7 @@ def version(seen: Seen, blocks: list[str]) -> str:
     run = seen.run
     told = (
         page_version(run), run.desired_state, run.desired_rate, run.problem, run.error,
-        run.diagnosis, _stuck_since(seen), blocks,
+        run.diagnosis, _stuck_since(seen), seen.trouble, blocks,
     )  # fmt: skip
     return _digest(told)
 
@@ -152,7 +155,9 @@ def progress(seen: Seen) -> str | None:
         parts = [f"Epoch {run.epoch} of {epochs}", f"step {run.step:,} of {run.total_steps or 0:,}"]
         if run.examples_per_second:
             parts.append(f"{run.examples_per_second:,.0f} images/s")
-        if run.seconds_left is not None:
+        if seen.silent > SILENT_SECONDS:
+            parts.append(f"no word from its worker for {seen.silent:.0f} s, its points wait")
+        elif run.seconds_left is not None:
             parts.append(f"{numbers.duration(run.seconds_left)} left")
         text = " · ".join(parts)
     else:

@@ -50,6 +50,8 @@ def with_final_test(run: Run, history: History) -> History:
     images, accuracy = run.evaluated_images, run.evaluated_accuracy
     if run.active or not images or accuracy is None:
         return history
+    if run.checkpoint_step not in (None, run.step):
+        return history  # it came further than the weights that were kept and measured
     data = DATASETS.get(run.dataset)
     whole = data is not None and images >= data.test_size
     return history.tested(run.step, accuracy, images, whole=whole, seconds=run.seconds)
@@ -77,6 +79,9 @@ class Histories:
         key = (run.id, run.created_at, run.attempt)
         with self._lock:
             history, complete = self._kept.get(key, (History(), False))
+        # To let a run go on takes its points after the checkpoint away, before the next attempt.
+        if run.state != "running" and len(history.step) and history.step[-1] > run.step:
+            history, complete = History(), False
         # Two sessions may read the same rows; each extends what it has, so none is added twice.
         if not complete:
             history = history.extended(store.metrics(run.id, history.last_id))

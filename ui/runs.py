@@ -48,13 +48,15 @@ def _live(opened: Run | None) -> None:
     runs: list[Run] | None = None
     with frame.guarded():
         # Whoever looks at the list moves the queue on, whichever run is open.
-        jobs.advance(resources.store())
+        trouble = jobs.try_advance(resources.store())
         runs = resources.store().list_runs(limit=MAX_RUNS)
         if opened is not None and _has_changed(opened, runs):
             st.rerun()
         st.subheader("Runs", anchor=False)
         st.caption("Click a run to open it above; tick two or more to compare them.")
         run_choice.show_notice("list")
+        if trouble:
+            st.warning(f"Nothing can start or end meanwhile: {trouble}", icon=":material/database:")
         _take_link(runs)
         number = None if opened is None else opened.id
         listed = _without_fans(runs, number)
@@ -97,7 +99,8 @@ def _take_link(runs: list[Run]) -> None:
     if gone := [f"#{number}" for number in linked if number not in there]:
         st.warning(
             f"The link compares {', '.join(gone[:3])}{' and others' * (len(gone) > 3)}, which "
-            f"{'is' if len(gone) == 1 else 'are'} not in the list: deleted, or of another store.",
+            f"{'is' if len(gone) == 1 else 'are'} not in the list: deleted, of another store, or "
+            f"older than the newest {MAX_RUNS}.",
             icon=":material/link_off:",
         )
 

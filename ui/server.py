@@ -9,8 +9,9 @@ where they are used, and not before the server answers.
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -44,9 +45,13 @@ def keep_up(ended: threading.Event) -> None:
     store: RunStore | None = None
     first = True
     while first or not ended.wait(QUEUE_SECONDS):
-        with suppress(StoreError):
+        try:
             store = store or RunStore()
             jobs.advance(store)
+        except StoreError:
+            pass
+        except Exception:  # whatever it is, the queue is not to stand still for good
+            traceback.print_exc()
         if first:
             from ui import architecture_page, run_feed, training  # noqa: F401
         first = False

@@ -24,11 +24,13 @@ from nin_core import (
     estimate,
     jobs,
     machine,
+    processes,
     summarize,
     tuning,
 )
 from nin_core.data import DatasetStatus, find_dataset
 from nin_core.datasets import DATASETS
+from nin_core.measure import PROCESS_BYTES
 from nin_core.recipes import (
     MAX_BATCH_SIZE,
     MAX_EPOCHS,
@@ -55,7 +57,6 @@ if TYPE_CHECKING:
     from nin_core.records import Run
 
 GENERATED = "shapes"  # the data set that is always there
-TIMED_RUNS = 20  # the newest runs from which this computer's speed is taken
 
 # The numbers of a recipe that the panel shows, with their names for people.
 _NUMBERS = {"epochs": "epochs", "learning_rate": "learning rate", "batch_size": "batch size"}
@@ -256,17 +257,18 @@ def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
 
 
 def _cost(plan: Plan) -> None:
-    runs = resources.store().list_runs(states=("finished", "stopped"), limit=TIMED_RUNS)
+    runs = resources.store().list_runs(states=("finished", "stopped"), limit=jobs.TIMED_RUNS)
     seconds, basis = predicted_seconds(plan, runs)
     memory = admission.predict_bytes(plan.network, plan.train, plan.dataset)
     data = DATASETS[plan.dataset]
     steps = plan.train.total_epochs * estimate.steps_per_epoch(plan.train, data.train_size)
     st.caption(
         f"{steps:,} steps: about **{numbers.duration(seconds)}** ({basis}) and "
-        f"**{numbers.size(memory)}**, besides PyTorch's own half a gigabyte."
+        f"**{numbers.size(memory)}**, beside {numbers.size(PROCESS_BYTES)} for PyTorch itself."
     )
     probe_panel.draw(plan.network, plan.train, plan.dataset)
     active = resources.store().list_runs(states=("queued", "running"))
+    active = [run for run in active if run.worker_host in (None, processes.this_host())]
     if len(active) >= jobs.slots_here():
         st.caption(f"{len(active)} runs are active, so this one waits for its turn.")
 

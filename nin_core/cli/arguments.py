@@ -51,9 +51,11 @@ def add_network(command: argparse.ArgumentParser) -> None:
     command.add_argument("--batch-norm", action=flags, help="batch norm before every ReLU")
 
 
-def add_json(command: argparse.ArgumentParser) -> None:
+def add_json(command: argparse.ArgumentParser, default: Any = False) -> None:
     """Whether to print JSON lines instead of a table."""
-    command.add_argument("--json", action="store_true", help="JSON lines on stdout")
+    command.add_argument(
+        "--json", action="store_true", default=default, help="JSON lines on stdout"
+    )
 
 
 def add_training(command: argparse.ArgumentParser, flags: Iterable[str] = TRAINING_FLAGS) -> None:

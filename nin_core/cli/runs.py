@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
 FORMATS = ("csv", "json", "tensorboard", "safetensors")
 #: What can be done with one run.
 ACTIONS = {
+    "show": "what a run is, how it stands, why it failed, and its worker's log",
     "pause": "free the processor; the run can go on as if it had never been away",
     "resume": "go on with a run that was paused, stopped or interrupted, or that failed",
     "stop": "end a run and measure it",
+    "measure": "measure the weights of a run that has ended, or pauses, on the test set",
     "continue": "train a finished run for more epochs",
     "rate": "change the learning rate (of a cycle, its peak) while a run goes",
     "rename": "give a run another name",
@@ -37,6 +40,7 @@ ACTIONS = {
     "export": "a run's curves as CSV, JSON or TensorBoard events, or its weights",
     "delete": "delete a run with all that belongs to it",
 }
+ENDS = ("pause", "stop")  # of those, what only a run that waits or trains can do
 
 
 class _Value(NamedTuple):
@@ -72,12 +76,13 @@ def add_runs(commands: Commands) -> None:
     add_training(actions.choices["duplicate"])
     add_run_name(actions.choices["duplicate"])
     add_output(actions.choices["export"], FORMATS, "csv")
+    add_json(actions.choices["show"], default=argparse.SUPPRESS)  # else it undoes `runs --json`
     command.add_argument("--limit", type=int, default=50, help="how many at most (50)")
     add_json(command)
 
 
 def _runs(options: argparse.Namespace) -> int:
-    from ..jobs import advance
+    from ..jobs import try_advance
     from ..run_export import describe
 
     if options.action_name is not None:
@@ -86,7 +91,9 @@ def _runs(options: argparse.Namespace) -> int:
             _change_run(store, options)
         return 0
     with opened_store() as store:
-        advance(store, slots=0)  # whose worker died is said so; nothing is started
+        # Whose worker died is said so; nothing is started.
+        if trouble := try_advance(store, slots=0):
+            print(trouble, file=sys.stderr)
         runs = store.list_runs(limit=options.limit)
     if options.json:
         for run in runs:
@@ -131,8 +138,12 @@ def _check_action(options: argparse.Namespace) -> None:
 def _change_run(store: RunStore, options: argparse.Namespace) -> None:
     """Do with one run what was asked for, and say what it is then."""
     from .. import jobs
+    from ..weights import measure_again
 
     action, run_id = options.action_name, options.run
+    if action == "show":
+        _show_run(store, options)
+        return
     if action == "delete":
         store.delete(run_id)
         print(f"Run #{run_id} is deleted.")
@@ -150,19 +161,50 @@ def _change_run(store: RunStore, options: argparse.Namespace) -> None:
         store.rename(run_id, options.value)
     elif action == "rate":
         store.change_rate(run_id, options.value)
+    elif action == "measure":
+        measure_again(store, run_id, wait=True)
     elif action == "continue":
         jobs.extend_run(store, run_id, options.value, outlive=True)
     else:
+        if action in ENDS and not store.get(run_id).active:
+            state = store.get(run_id).state
+            raise CommandError(f"Run #{run_id} is {state}; there is nothing to {action}.")
         act = {"pause": jobs.pause_run, "resume": jobs.resume_run, "stop": jobs.stop_run}[action]
         act(store, run_id, outlive=True)
     run = store.get(run_id)
     waits = run.state == "running" and run.desired_state != "running"
     wish = f" and about to be {run.desired_state}" if waits else ""
-    if action == "rename":
+    if action == "measure":
+        accuracy = run.evaluated_accuracy
+        wish = f", test accuracy {accuracy:.1%}" if accuracy is not None else ", and not measured"
+    elif action == "rename":
         wish = f" and called {run.name}"
     elif run.desired_rate is not None:
         wish += f", and goes on with a learning rate of {run.desired_rate:g}"
     print(f"Run #{run_id} is {run.state}{wish}.")
+
+
+def _show_run(store: RunStore, options: argparse.Namespace) -> None:
+    """All that is known of one run but its curves and weights."""
+    from .. import jobs
+    from ..run_export import describe
+
+    run, log = store.get(options.run), store.log(options.run)
+    place, waits = jobs.place_of(store, run) if run.state == "queued" else (None, None)
+    if options.json:
+        print_json(describe(run) | {"log": log, "place": place and place._asdict()})
+        return
+    _print_runs([run])
+    if waits:
+        print(f"{waits[0].upper()}{waits[1:]}.")
+    elif place is not None:
+        start = f"; it starts in about {place.seconds:.0f} s" if place.seconds else ""
+        print(f"Waiting for its turn, {place.ahead} before it{start}.")
+    for text in (run.error, run.diagnosis, run.problem):
+        if text:
+            print(text)
+    if log:
+        print("Its worker's log:", textwrap.indent(log.rstrip(), "  "), sep="\n")
 
 
 def _export_run(store: RunStore, options: argparse.Namespace) -> None:

@@ -1,9 +1,10 @@
-"""Commands that train: `train`, `fan` and `probe`.
+"""Commands around training: `train`, `fan`, `check` and `probe`.
 
 Choices made here:
 
-* `train` works in this very process, but its run is in the store like any other: the dashboard
-  shows it live and can stop it. Ctrl-C stops it and keeps what it has learned.
+* `train` works in this very process, but its run is in the store like any other: it takes a slot
+  and waits until there is one, the dashboard shows it live and can stop it. Ctrl-C stops it and
+  keeps what it has learned.
 * `fan` queues its runs and waits for them; Ctrl-C stops all.
 """
 
@@ -37,10 +38,11 @@ from .store import opened_store
 
 if TYPE_CHECKING:
     from ..recipes import TrainConfig
-    from ..records import Run
+    from ..records import Run, WorkerId
     from ..store import RunStore
     from ..training import EpochEvent, StepEvent
 
+WAIT_SECONDS = 0.5  # from one look for a free slot to the next
 FAN_SECONDS = 0.5  # from one look at a fan's runs to the next
 EVENT_FIELDS = (
     "epoch",
@@ -97,8 +99,7 @@ def add_train(commands: Commands) -> None:
 def _train(options: argparse.Namespace) -> int:
     network, config, dataset = _plan(options)
 
-    from ..admission import require
-    from ..jobs import advance
+    from ..jobs import require, try_advance
     from ..processes import this_worker
     from ..reporter import leave_run
     from ..worker import work_on
@@ -107,20 +108,48 @@ def _train(options: argparse.Namespace) -> int:
     printer = _Printer(options.json)
     with opened_store() as store:
         worker = this_worker()
-        run_id = store.create(network, config, dataset, options.run_name, worker=worker)
+        run_id = _run_with_a_slot(store, network, config, dataset, options.run_name, worker)
         attempt = store.claim(run_id, worker)
         if attempt is None:
             raise CommandError(f"Run #{run_id} was stopped before it began.")
         run = store.get(run_id)
         printer.start(run)
-        reporter = work_on(store, run_id, attempt, printer.event)
+        reporter = work_on(store, run_id, attempt, printer.event, polite=True)
         leave_run(store, run_id, attempt, reporter.trouble)
         run = store.get(run_id)
-        advance(store, outlive=True)
+        try_advance(store, outlive=True)
     printer.end(run)
     if run.state == "failed":
         raise CommandError(run.error or f"Run #{run_id} failed.")
     return 130 if reporter.signals and run.state == "stopped" else 0
+
+
+def _run_with_a_slot(
+    store: RunStore,
+    network: NiNConfig,
+    config: TrainConfig,
+    dataset: str,
+    name: str | None,
+    worker: WorkerId,
+) -> int:
+    """A new run for this process, as soon as fewer train here than there is room for."""
+    from .. import jobs
+
+    slots, told = jobs.slots_here(), False
+    while True:
+        jobs.try_advance(store, slots=0)  # whose worker died has no slot any more
+        run_id = store.create_at_work(network, config, dataset, name, worker, slots)
+        if run_id is not None:
+            return run_id
+        if not told:
+            told = True
+            train = "1 run trains" if slots == 1 else f"{slots} runs train"
+            print(
+                f"{train} here already; this one begins when a slot is free. Ctrl-C gives up.",
+                file=sys.stderr,
+                flush=True,
+            )
+        time.sleep(WAIT_SECONDS)
 
 
 class _Printer:
@@ -201,9 +230,9 @@ def _fan(options: argparse.Namespace) -> int:
     from ..run_export import describe
 
     with opened_store() as store:
-        fan = None
+        fan = fans.new_name()
         try:
-            fan = fans.start(store, network, config, dataset, options.seeds, outlive=True)
+            fans.start(store, network, config, dataset, options.seeds, name=fan, outlive=True)
             for run in _ended_runs(store, fan, options.seeds):
                 if options.json:
                     print_json(describe(run))
@@ -213,8 +242,7 @@ def _fan(options: argparse.Namespace) -> int:
                     print(f"#{run.id} {run.name}: {run.state}{test}. {why}".rstrip(), flush=True)
             stalls = fans.stalled(store, fans.runs(store, fan))
         except KeyboardInterrupt:
-            if fan is not None:
-                fans.stop(store, fan)
+            fans.stop(store, fan, outlive=True)
             raise
     if not options.json:
         print(f"{len(stalls)} of {options.seeds} stalled.")
@@ -228,6 +256,7 @@ def _ended_runs(store: RunStore, fan: str, seeds: int) -> Iterator[Run]:
         CommandError: if one was deleted meanwhile.
     """
     from .. import fans, jobs
+    from ..records import ACTIVE
 
     ended: set[int] = set()
     while len(ended) < seeds:
@@ -236,11 +265,51 @@ def _ended_runs(store: RunStore, fan: str, seeds: int) -> Iterator[Run]:
         if len(members) < seeds:
             raise CommandError("A run of the fan was deleted.")
         for run in members:
-            if run.id in ended or run.active or run.worker is not None:
+            ends = run.state not in (*ACTIVE, "paused") and run.worker is None
+            if run.id in ended or not ends:
                 continue
             ended.add(run.id)
             yield run
         time.sleep(FAN_SECONDS)
+
+
+# --- check ------------------------------------------------------------------------------------
+
+
+def add_check(commands: Commands) -> None:
+    """`check`: what a run would start from."""
+    text = "look at the weights a run would start with, and say whether it can learn"
+    command = add_command(commands, "check", text)
+    command.set_defaults(action=_check)
+    _add_plan(command)
+    add_training(command, ["seed"])
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Dead channels and gradient of every layer, and the verdict; 1 if the run cannot learn."""
+    network, config, dataset = _plan(options)
+
+    from ..data import DataError, load_dataset
+    from ..preflight import preflight
+
+    try:
+        found = preflight(load_dataset(dataset), config, network)
+    except DataError as error:
+        raise CommandError(str(error)) from error
+    if options.json:
+        print_json(asdict(found))
+    else:
+        rows = [
+            (layer.name, f"{layer.dead} of {layer.channels}", f"{layer.gradient:.2g}")
+            for layer in found.layers
+        ]
+        print_table(("layer", "dead", "gradient"), rows, right=(1, 2))
+        print(
+            f"Over {found.images} training images the logits differ by {found.logit_spread:.2g}; "
+            f"the loss is {found.loss:.3f}."
+        )
+        print(f"{found.verdict.capitalize()}: {found.sentence}")
+    return int(found.verdict == "stalled")
 
 
 # --- probe ------------------------------------------------------------------------------------
@@ -259,10 +328,13 @@ def _probe(options: argparse.Namespace) -> int:
     """Time the ways to compute a training step here, and have runs of this size use the fastest."""
     network, config, dataset = _plan(options)
 
-    from .. import tuning
+    from .. import probing, tuning
 
-    found = tuning.probe(network, config, DATASETS[dataset])
-    assert found is not None  # nothing stops it but Ctrl-C
+    with opened_store() as store:
+        disturbed = probing.in_the_way(store, None)
+        found = tuning.probe(network, config, DATASETS[dataset], should_stop=disturbed)
+    if found is None:
+        raise CommandError(probing.BESIDE_OTHERS)
     if options.json:
         print_json(asdict(found))
         return 0

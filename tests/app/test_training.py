@@ -21,13 +21,13 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from nin_core import PRESETS, NiNConfig, admission, jobs, processes, summarize, tuning
+from nin_core import PRESETS, NiNConfig, admission, jobs, processes, summarize, tuning, weights
 from nin_core.data import Dataset, load_dataset
 from nin_core.datasets import DATASETS
 from nin_core.evaluation import pack_logits
 from nin_core.measure import PROCESS_BYTES
 from nin_core.recipes import RECIPES
-from nin_core.records import MetricRow, Run
+from nin_core.records import PHASE_MEASURING, Checkpoint, MetricRow, Run
 from nin_core.store import RunStore
 from nin_core.trouble import ALL_ALIVE, DIVERGED, LONGER, LOWER_RATE
 from tests.conftest import dashboard
@@ -685,10 +685,21 @@ def test_a_stopped_run_says_on_how_many_images_it_was_measured(store: RunStore) 
     assert "of the first 300 test images right; a stopped run" in texts(page)
 
 
-def test_a_run_without_an_evaluation_says_so(store: RunStore) -> None:
+def test_a_run_without_an_evaluation_says_so_and_can_get_one(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_id = ended(store, "stopped")
     store.save_checkpoint(run_id, 30, 1, A_TRAINING)
-    assert "was not measured on the test set" in texts(open_page(run=run_id))
+    page = open_page(run=run_id)
+    assert "were not measured on the test set" in texts(page)
+    asked = []
+    monkeypatch.setattr(weights, "_measure_beside", lambda *what: asked.append(what[1:]))
+    button(page, "Measure them").click().run()
+    assert not page.exception
+    run = store.get(run_id)
+    assert asked == [(run_id, run.attempt)]
+    assert (run.state, run.phase, run.worker) == ("stopped", PHASE_MEASURING, WORKER)
+    assert "Measuring it on the test set" in texts(page)
 
 
 # --- a store that cannot be used --------------------------------------------------------------
@@ -732,6 +743,44 @@ def test_a_database_that_goes_away_leaves_the_curves_on_the_page(
     for asking in (page, late):
         asking.run()
         assert "does not answer" not in texts(asking)
+
+
+def test_a_store_that_cannot_be_written_still_shows_its_runs_and_refuses_nothing_done(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk: what only reads is there, and a run that is queued is not refused."""
+    from nin_core.store import StoreError
+
+    run_id, _ = run_of(store, steps=40, phase="training")
+    done = ended(store, "interrupted", name="the other one")
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise StoreError("Its disk is full; free some space or delete runs.", "full")
+
+    monkeypatch.setattr(jobs, "advance", full)
+    page = open_page(run=run_id)
+    assert not page.exception
+    said = "Nothing can start or end meanwhile: Its disk is full"
+    assert texts(page).count(said) == 2, "at the open run and over the list"
+    assert f"curves of run {run_id}" in charts(page)
+    (listed,) = page.dataframe
+    assert "the other one" in set(listed.value["Name"])
+    page = open_page(run=done)
+    button(page, "Start again").click().run()
+    assert store.get(done).state == "queued"
+    assert "could not" not in texts(page).lower()
+
+
+def test_a_run_whose_worker_cannot_write_says_so(store: RunStore) -> None:
+    from datetime import timedelta
+
+    from nin_core.run_rows import update_run
+
+    run_id, _ = run_of(store, steps=40, phase="training")
+    assert "no word from its worker" not in progress(open_page(run=run_id))[0]
+    with store.database.write() as connection:
+        update_run(connection, run_id, {"heartbeat_at": store.moment() - timedelta(seconds=20)})
+    assert "no word from its worker for 20 s" in progress(open_page(run=run_id))[0]
 
 
 def test_a_page_comes_back_when_its_store_does(
@@ -869,10 +918,12 @@ def test_the_rate_is_changed_while_a_run_goes(store: RunStore) -> None:
 
 
 def test_a_finished_runs_rate_is_not_offered_but_its_curves_are(store: RunStore) -> None:
-    page = open_page(run=ended(store, "finished"))
+    run_id = ended(store, "finished")
+    store.save_checkpoint(run_id, 40, 1, b"w")
+    page = open_page(run=run_id)
     assert "Change" not in labels(page)
     offered = [b.proto.label for b in page.main.get("download_button")]
-    assert offered == ["CSV", "JSON", "TensorBoard events"]
+    assert offered == ["CSV", "JSON", "TensorBoard events", "Weights"]
 
 
 def test_a_twin_is_started_with_what_was_changed(store: RunStore) -> None:
@@ -915,6 +966,22 @@ def test_the_last_test_point_is_the_last_test(store: RunStore) -> None:
     history = run_points.with_final_test(run, run_points.Histories().of(store, run))
     assert history.test_accuracy[-1] == 0.75
     assert (history.test_examples[-1], history.test_step[-1]) == (1700, run.step)
+
+
+def test_points_that_a_resumed_run_will_make_again_are_not_shown_meanwhile(store: RunStore) -> None:
+    run_id, attempt = run_of(store, steps=40)
+    kept = Checkpoint(20, 1, b"w")
+    rows = [MetricRow("step", 1, step, step / 10, 1.0, 0.5) for step in (60, 80)]
+    store.save_checkpoint(run_id, kept.step, kept.epoch, kept.blob)
+    store.add_metrics(run_id, rows, attempt=attempt)
+    store.transition(run_id, "interrupted", attempt=attempt)
+    store.release(run_id, attempt)
+    histories = run_points.Histories()
+    assert histories.of(store, store.get(run_id)).step[-1] == 80
+    store.resume(run_id)
+    for _ in range(2):
+        assert all(histories.of(store, store.get(run_id)).step <= kept.step)
+        store.request(run_id, "paused")  # before any worker took it
 
 
 def test_predicted_and_measured_memory_are_shown(store: RunStore) -> None:

@@ -64,6 +64,43 @@ def test_a_run_that_cannot_fit_is_refused_however_it_is_to_start(
     assert [run.state for run in store.list_runs()] == ["paused"]
 
 
+def test_what_no_database_could_keep_is_refused(store: RunStore) -> None:
+    wide = NETWORK.with_widths(tuple(4000 for _ in NETWORK.widths))
+    assert admission.state_bytes(wide, TRAIN) > admission.MOST_KEPT
+    with pytest.raises(ConfigError, match=r"a database takes .* would work") as caught:
+        admission.require_keepable(wide, TRAIN)
+    narrower = wide.with_widths(caught.value.suggestion)
+    admission.require_keepable(narrower, TRAIN)
+    assert admission.state_bytes(narrower, TRAIN) > admission.MOST_KEPT / 4
+
+
+def test_a_rise_of_kills_counts_only_around_a_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    count, clock = 3, 100.0
+    monkeypatch.setattr(process_memory, "memory_kills", lambda: count)
+    monkeypatch.setattr(process_memory.time, "monotonic", lambda: clock)
+    watch = process_memory.KillWatch()
+    assert not watch.risen(1.0)  # nobody looked
+    watch.look()
+    clock, count = 103.0, 4
+    assert watch.risen(1.0)
+    watch.look()
+    clock = 110.0
+    assert not watch.risen(1.0), "that one was of another process, long ago"
+    assert watch.risen(8.0)
+
+
+def test_a_worker_that_nobody_watched_was_killed_for_memory(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its starter is gone, so that its exit code is not known."""
+    monkeypatch.setattr(process_memory.KillWatch, "risen", lambda *_: True)
+    run_id = store.create(NETWORK, TRAIN, "shapes")
+    attempt = store.claim(run_id, WorkerId(processes.this_host(), 2**22))
+    store.note(run_id, attempt, phase="training", peak_bytes=3 * 2**30)
+    jobs.advance(store, slots=0)
+    assert "Memory ran out: it had taken 3.0 GiB" in (store.get(run_id).error or "")
+
+
 def test_the_queue_waits_while_too_little_is_free(
     store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

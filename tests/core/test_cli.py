@@ -9,10 +9,14 @@ import sys
 
 import pytest
 
+from nin_core import jobs, worker
 from nin_core.__main__ import main
+from nin_core.cli import training as training_commands
 from nin_core.config import PRESETS
 from nin_core.machine import PROJECT
+from nin_core.processes import this_worker
 from nin_core.recipes import RECIPES
+from nin_core.records import WorkerId
 from nin_core.store import RunStore
 from nin_core.summary import summarize
 
@@ -28,6 +32,12 @@ EVENT_KEYS = {
     "seconds",
 }
 SMALL = ("nin-28", "--widths", "6,8,8", "--dataset", "shapes")
+
+
+@pytest.fixture(autouse=True)
+def _no_lower_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`train` lowers its process's; here that would be the other tests'."""
+    monkeypatch.setattr(worker, "_lower_priority", lambda: None)
 
 
 def command(*arguments: str) -> list[str]:
@@ -259,6 +269,68 @@ def test_a_run_is_paused_and_deleted_by_number(store, capsys):
     assert f"There is no run #{run_id}" in capsys.readouterr().err
     assert main(["runs", "pause"]) == 2
     assert "`runs pause 5`" in capsys.readouterr().err
+
+
+def test_what_has_ended_is_not_stopped_without_a_word(store, capsys):
+    network = PRESETS["nin-slim-128"]
+    run_id = store.create(network, RECIPES["fast"].configure(network), "shapes")
+    store.request(run_id, "stopped")
+    for action in ("pause", "stop"):
+        assert main(["runs", action, str(run_id)]) == 2
+        said = f"Run #{run_id} is stopped; there is nothing to {action}.\n"
+        assert capsys.readouterr().err == said
+
+
+def test_one_run_is_shown_with_why_it_failed_and_its_log(store, capsys, monkeypatch):
+    monkeypatch.setattr("nin_core.jobs.available_cores", lambda: 1)
+    network = PRESETS["nin-slim-128"]
+    train = RECIPES["fast"].configure(network)
+    first, failed, waiting = (store.create(network, train, "shapes") for _ in range(3))
+    why = "The loss is no longer a finite number; " + "a lower rate would work. " * 4
+    store.claim(first, WorkerId("elsewhere/1", 1))
+    store.transition(failed, "failed", error=why, log="Traceback …\nValueError")
+    assert main(["runs", "show", str(failed)]) == 0
+    said = capsys.readouterr().out
+    assert why in said and "  ValueError" in said
+    assert main(["runs", "show", str(waiting)]) == 0
+    assert "Waiting for its turn, 0 before it" in capsys.readouterr().out
+    for command in (["runs", "show", str(failed), "--json"], ["runs", "--json", "show", "1"]):
+        assert main(command) == 0
+        (shown,) = lines(capsys.readouterr().out)
+        assert {"id", "error", "log", "place", "network"} <= set(shown)
+
+
+def test_the_start_of_a_run_is_looked_at(capsys):
+    plan = ["nin-slim-128", "--dataset", "shapes", "--recipe"]
+    assert main(["check", *plan, "fast"]) == 0
+    said = capsys.readouterr().out
+    assert "dead" in said and "Ready: " in said
+    codes = set()
+    for seed in range(4):
+        codes.add(main(["check", *plan, "tutorial", "--seed", str(seed), "--json"]))
+        (found,) = lines(capsys.readouterr().out)
+        assert found["verdict"] != "ready" and "class maps" in found["sentence"]
+    assert codes <= {0, 1}
+
+
+def test_train_waits_for_a_slot(store, capsys, monkeypatch):
+    network = PRESETS["nin-slim-128"]
+    train = RECIPES["fast"].configure(network)
+    busy = store.create_at_work(network, train, "shapes", None, this_worker(), slots=1)
+    monkeypatch.setattr(jobs, "slots_here", lambda: 1)
+    monkeypatch.setattr(training_commands, "WAIT_SECONDS", 0.01)
+    looked = []
+
+    def advance(store, **_):
+        looked.append(len(store.list_runs()))
+        if len(looked) == 3:
+            store.delete(busy)
+
+    store.request(busy, "stopped")
+    monkeypatch.setattr(jobs, "try_advance", advance)
+    assert main(["train", *SMALL]) == 0
+    assert looked[:3] == [1, 1, 1]
+    assert capsys.readouterr().err.startswith("1 run trains here already; this one begins when")
 
 
 def test_a_run_is_renamed_duplicated_continued_and_changed_by_number(store, capsys, monkeypatch):

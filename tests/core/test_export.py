@@ -39,6 +39,10 @@ from nin_core import (
 from nin_core.__main__ import main
 from nin_core.evaluation import read_logits
 from nin_core.features import load_model, untrained_model
+from nin_core.machine import PROJECT
+from nin_core.processes import this_worker
+from nin_core.recipes import RECIPES
+from nin_core.records import Checkpoint
 from nin_core.store import RunStore, StoreError
 from nin_core.weights import PickleError, import_run, plain_weights, read_weights
 from tests.conftest import missing
@@ -750,6 +754,18 @@ def test_a_run_whose_data_set_cannot_be_read_stays_finished(
     run = store.get(run_id)
     assert run.state == "finished" and run.has_checkpoint and not run.has_evaluation
     assert "could not be measured" in store.log(run_id)
+
+
+def test_what_measures_imported_weights_ends_with_its_server(store: RunStore) -> None:
+    config = replace(TINY, num_classes=10, blocks=(TINY.blocks[0], BlockConfig((10,), 3)))
+    found = read_weights(config, saved(trained_like(config).state_dict()))
+    train = RECIPES["fast"].configure(config)
+    kept = Checkpoint(0, 0, found.checkpoint)
+    run_id, attempt = store.create_finished(config, train, "shapes", "a", kept, this_worker())
+    command = [sys.executable, "-m", "nin_core.weights", str(run_id), str(attempt)]
+    for parent, measured in ((os.getpid() + 1, False), (os.getpid(), True)):
+        subprocess.run([*command, str(parent)], cwd=PROJECT, check=True)
+        assert store.get(run_id).has_evaluation is measured
 
 
 def test_what_cannot_be_a_run_is_refused(store: RunStore) -> None:

@@ -21,7 +21,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from nin_core import PRESETS, ConfigError, jobs, machine, spare, tuning, worker
+from nin_core import PRESETS, ConfigError, jobs, machine, processes, spare, tuning, weights, worker
 from nin_core import reporter as reporting
 from nin_core.evaluation import confusion_matrix, read_logits
 from nin_core.jobs import (
@@ -34,9 +34,10 @@ from nin_core.jobs import (
     stop_run,
 )
 from nin_core.machine import available_cores
-from nin_core.processes import is_alive, this_host, this_worker
+from nin_core.processes import is_alive, is_orphaned, this_host, this_worker
 from nin_core.recipes import RECIPES
 from nin_core.records import Checkpoint, Run, StateError, WorkerId, now
+from nin_core.run_lifecycle import WHY_LEFT
 from nin_core.run_rows import update_run
 from nin_core.store import RunStore, StoreError
 from tests.conftest import databases, on_database
@@ -320,7 +321,7 @@ def test_what_could_only_fail_is_refused_before_it_starts(store, network, change
 def test_a_server_looks_at_the_queue_again_and_again_without_a_page(store, monkeypatch):
     monkeypatch.setattr(ui_server, "QUEUE_SECONDS", 0.05)
     monkeypatch.setenv("NIN_DATABASE_URL", store.url)
-    run_id = store.create(NETWORK, SHORT, "shapes", worker=this_worker())
+    run_id = store.create_at_work(NETWORK, SHORT, "shapes", None, this_worker(), slots=99)
     ended = threading.Event()
     keeping = threading.Thread(target=ui_server.keep_up, args=(ended,))
     keeping.start()
@@ -409,7 +410,7 @@ class Work:
 
     def __init__(self, store: RunStore, train=LONG, network=NETWORK) -> None:
         self.store = store
-        self.run_id = store.create(network, train, "shapes", worker=this_worker())
+        self.run_id = store.create_at_work(network, train, "shapes", None, this_worker(), slots=99)
         self.attempt = store.claim(self.run_id, this_worker())
         self.events: list[Any] = []
         self.reporter: reporting.Reporter | None = None
@@ -585,12 +586,92 @@ def test_a_run_that_lost_its_worker_after_its_last_step_still_finishes(store):
     store.release(run.id, run.attempt)
     change(store, run.id, state="interrupted")
     store.resume(run.id)
-    assert not store.get(run.id).has_evaluation
+    assert store.get(run.id).has_evaluation  # its weights are what they were
     attempt = store.claim(run.id, this_worker())
     worker.work_on(store, run.id, attempt)
     again = store.get(run.id)
     assert (again.state, again.test_accuracy) == ("finished", run.test_accuracy)
     assert again.has_evaluation
+
+
+def test_a_paused_run_is_measured_and_goes_on(store, capsys):
+    """By hand, whatever kept it from being measured; its weights stay as they are."""
+    from nin_core.__main__ import main
+
+    run_id = store.create(NETWORK, LONG, "shapes")
+    assert main(["runs", "measure", str(run_id)]) == 2
+    assert "has no weights that could be measured" in capsys.readouterr().err
+    advance(store)
+    wait_for(lambda: store.get(run_id).step > 2, "some steps")
+    pause_run(store, run_id)
+    wait_state(store, run_id, "paused")
+    before = wait_free(store, run_id)
+    assert main(["runs", "measure", str(run_id)]) == 0
+    run, found = store.get(run_id), store.load_evaluation(run_id)
+    assert (run.state, run.worker, run.step) == ("paused", None, before.step)
+    assert found.step == run.checkpoint_step
+    assert f"test accuracy {found.accuracy:.1%}" in capsys.readouterr().out
+    resume_run(store, run_id)
+    with pytest.raises(StateError, match="can be measured"):
+        weights.measure_again(store, run_id)
+    stop_run(store, run_id)
+    wait_free(store, run_id)
+
+
+def test_a_run_that_is_left_is_never_running_without_a_worker(store):
+    """As by a second Ctrl-C before the first one's end is written."""
+    run_id = store.create(NETWORK, SHORT, "shapes")
+    attempt = store.claim(run_id, this_worker())
+    store.release(run_id, attempt)
+    run = store.get(run_id)
+    assert (run.state, run.worker, run.error) == ("interrupted", None, WHY_LEFT)
+    assert run.ended_at is not None
+
+
+def test_a_stop_outdoes_a_pause_that_has_not_come_to_its_end(store):
+    reporter = reporting.Reporter(store, 1, 1)
+    reporter._stop("paused")
+    reporter._stop("stopped")
+    reporter._stop("paused")
+    assert reporter.ending == "stopped"
+
+
+def test_what_a_store_refuses_for_the_moment_is_asked_again(monkeypatch):
+    monkeypatch.setattr(reporting, "RETRY_SECONDS", 0.0)
+    answers = iter([StoreError("locked", "locked"), StoreError("away", "unreachable"), 7])
+
+    def ask():
+        answer = next(answers)
+        if isinstance(answer, StoreError):
+            raise answer
+        return answer
+
+    assert reporting.patiently(ask) == 7
+    for reason in ("refused", "schema"):
+        asked = []
+
+        def refuse(reason=reason, asked=asked):
+            asked.append(reason)
+            raise StoreError("no", reason)
+
+        with pytest.raises(StoreError):
+            reporting.patiently(refuse)
+        assert len(asked) == 1
+
+
+def test_after_an_outage_workers_elsewhere_get_time_to_report(store, monkeypatch):
+    run_id = store.create(NETWORK, SHORT, "shapes")
+    store.claim(run_id, WorkerId("elsewhere/1", 1))
+    change(store, run_id, heartbeat_at=now() - timedelta(seconds=jobs.SILENT_SECONDS + 1))
+    with monkeypatch.context() as away:
+        away.setattr(store, "work", lambda: (_ for _ in ()).throw(StoreError("away")))
+        with pytest.raises(StoreError):
+            advance(store, slots=0)
+    advance(store, slots=0)
+    assert store.get(run_id).state == "running"
+    monkeypatch.setattr(jobs, "BACK_SECONDS", 0.0)
+    advance(store, slots=0)
+    assert store.get(run_id).state == "interrupted"
 
 
 def test_an_end_is_written_as_soon_as_the_store_can(store, monkeypatch):
@@ -640,7 +721,7 @@ def test_a_run_that_does_not_learn_gets_a_diagnosis(store):
 
 
 def test_a_run_of_another_version_fails_in_a_sentence(store):
-    run_id = store.create(NETWORK, SHORT, "shapes", worker=this_worker())
+    run_id = store.create_at_work(NETWORK, SHORT, "shapes", None, this_worker(), slots=99)
     attempt = store.claim(run_id, this_worker())
     change(store, run_id, train='{"recipe": "from the future"}')
     worker.work_on(store, run_id, attempt)
@@ -763,7 +844,7 @@ def test_an_orphan_that_came_no_further_than_its_checkpoint_waits_again(store):
 def test_an_orphan_without_a_step_only_leaves_its_place(store, exits):
     """Its parent is gone before it has loaded anything: the run waits again, as it did."""
     left, codes = exits
-    run_id = store.create(NETWORK, LONG, "shapes", worker=this_worker())
+    run_id = store.create_at_work(NETWORK, LONG, "shapes", None, this_worker(), slots=99)
     attempt = store.claim(run_id, this_worker())
     reporter = reporting.Reporter(store, run_id, attempt, parent=1_000_000_000)
     reporter._thread.start()
@@ -861,6 +942,9 @@ def test_a_worker_that_ends_before_it_begins_fails_its_run_once(store, fake_work
 def test_a_program_that_cannot_be_started(store, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/does/not/exist")
     run_id = start_run(store, NETWORK, SHORT, "shapes")
+    for _ in range(jobs.MAX_SPAWNS - 1):
+        assert store.get(run_id).state == "queued"  # the computer may be busy for a moment
+        advance(store)
     run = store.get(run_id)
     assert run.state == "failed"
     assert "could be started" in run.error
@@ -920,6 +1004,38 @@ def test_a_zombie_is_dead():
         child.wait()
 
 
+def test_where_the_system_tells_no_start_time_a_silent_process_may_be_another(store, monkeypatch):
+    """As on macOS, where after a restart any process may have the worker's number."""
+    monkeypatch.setattr(processes, "start_mark", lambda pid: "")
+    assert is_alive(this_worker()) is True
+    child = subprocess.Popen(["/bin/sleep", "600"])
+    try:
+        worker = WorkerId(this_host(), child.pid)
+        assert is_alive(worker) is None
+        run_id = store.create(NETWORK, SHORT, "shapes")
+        store.note(run_id, store.claim(run_id, worker), phase="training")
+        store.request(run_id, "stopped")
+        advance(store, slots=0)
+        assert store.get(run_id).state == "running"
+        change(store, run_id, desired_at=now() - timedelta(seconds=jobs.STOP_SECONDS + 1))
+        advance(store, slots=0)  # it reports, so it is the worker, and it hangs
+        assert child.wait(timeout=60) == -signal.SIGKILL
+        assert is_alive(worker) is False
+    finally:
+        child.kill()
+        child.wait()
+    silent = store.create(NETWORK, SHORT, "shapes")
+    store.claim(silent, WorkerId(this_host(), os.getppid()))
+    change(store, silent, heartbeat_at=now() - timedelta(seconds=jobs.SILENT_SECONDS + 1))
+    advance(store, slots=0)
+    assert store.get(silent).state == "interrupted"
+
+
+def test_a_process_knows_whether_its_parent_has_ended():
+    assert not is_orphaned(os.getppid())
+    assert is_orphaned(os.getpid())
+
+
 def test_a_reservation_nobody_followed_up_waits_again_but_not_for_ever(store):
     run_id = store.create(NETWORK, SHORT, "shapes")
     for spawn in range(1, jobs.MAX_SPAWNS + 1):
@@ -949,7 +1065,7 @@ def test_a_worker_that_ignores_a_stop_is_killed(store, fake_worker, loading):
 
 def test_no_process_kills_itself_as_a_worker_that_hangs(store, monkeypatch):
     """One that measures imported weights is on a run without being its worker."""
-    run_id = store.create(NETWORK, SHORT, "shapes", worker=this_worker())
+    run_id = store.create_at_work(NETWORK, SHORT, "shapes", None, this_worker(), slots=99)
     store.claim(run_id, this_worker())
     stop_run(store, run_id)
     change(store, run_id, desired_at=now() - timedelta(seconds=jobs.STOP_SECONDS + 1))
@@ -960,12 +1076,12 @@ def test_no_process_kills_itself_as_a_worker_that_hangs(store, monkeypatch):
 
 def test_the_log_of_the_next_worker_outlives_the_last_one(store):
     """The last one found settings for a while after it had left its run."""
-    run_id = store.create(NETWORK, SHORT, "shapes", worker=this_worker())
+    run_id = store.create_at_work(NETWORK, SHORT, "shapes", None, this_worker(), slots=99)
     store.claim(run_id, this_worker())
     log = log_path(store, run_id)
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("of the next one")
-    jobs._wait(store, run_id, subprocess.Popen(["/bin/true"]), outlive=False, kills=0)
+    jobs._wait(store, run_id, subprocess.Popen(["/bin/true"]), outlive=False)
     assert log.read_text() == "of the next one"
     assert store.get(run_id).state == "running"
 

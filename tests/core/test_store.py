@@ -17,7 +17,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from nin_core import PRESETS, database, migrations, tables
+from nin_core import PRESETS, database, migrations, run_lifecycle, tables
 from nin_core import store as store_module
 from nin_core.machine import PROJECT
 from nin_core.pins import Pins
@@ -347,6 +347,30 @@ def test_an_evaluation_on_more_images_gives_the_runs_test_figures(store):
     assert store.load_evaluation(new_run(store)) is None
 
 
+def test_what_was_measured_stays_until_there_are_other_weights(store):
+    """To press Train on, and Stop while it waits, takes no results away."""
+    run_id, attempt = running(store)
+    store.add_metrics(
+        run_id,
+        [step_row(4, test_loss=1.0, test_accuracy=0.5, test_examples=100)],
+        attempt=attempt,
+        checkpoint=Checkpoint(4, 1, b"w"),
+    )
+    store.transition(run_id, "finished", attempt=attempt, diagnosis="It sleeps.")
+    store.save_evaluation(run_id, b"all", images=1000, classes=10, loss=0.8, accuracy=0.7, step=4)
+    store.release(run_id, attempt)
+    store.extend(run_id, 1)
+    assert store.request(run_id, "stopped") == "stopped"
+    run = store.get(run_id)
+    assert (run.test_accuracy, run.test_examples, run.evaluated_images) == (0.7, 1000, 1000)
+    assert (run.state, run.diagnosis) == ("stopped", "It sleeps.")
+    store.resume(run_id)
+    attempt = store.claim(run_id, WORKER)
+    assert (store.get(run_id).has_evaluation, store.get(run_id).diagnosis) == (True, None)
+    store.add_metrics(run_id, [step_row(5)], attempt=attempt, checkpoint=Checkpoint(5, 1, b"x"))
+    assert not store.get(run_id).has_evaluation
+
+
 def test_the_list_is_newest_first_and_reads_no_blobs(store):
     ids = [new_run(store) for _ in range(5)]
     store.save_checkpoint(ids[0], 1, 1, b"w")
@@ -385,10 +409,47 @@ def test_a_run_of_another_version_does_not_break_the_list(store, column, text):
 # --- the queue --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_signs_of_life_go_by_the_databases_clock(store, monkeypatch, hours):
+    """Those of two computers on one database may differ by more than a worker may be silent."""
+
+    def wrong() -> datetime:
+        return datetime.now(UTC) + timedelta(hours=hours)
+
+    for module in (run_lifecycle, store_module):
+        monkeypatch.setattr(module, "now", wrong)
+    reserved = store.create_at_work(NETWORK, TRAIN, "shapes", None, WORKER, slots=1)
+    imported = store.create_finished(
+        NETWORK, TRAIN, "shapes", "imported", Checkpoint(0, 0, b"w"), WORKER
+    )
+    store.still_measuring(*imported)
+    run_id, attempt = running(store)
+    store.add_metrics(run_id, [MetricRow("step", 1, 1, 0.1)], attempt=attempt)
+    store.note(run_id, attempt, phase="training")
+    store.request(run_id, "paused")
+    busy, _, moment = store.work()
+    assert {run.id for run in busy} == {reserved, imported[0], run_id}
+    signs = [run.heartbeat_at for run in busy] + [store.get(run_id).desired_at]
+    assert all(abs((moment - sign).total_seconds()) < 600 for sign in signs)
+
+
+def test_a_worker_that_measures_says_so_without_waking_its_run(store):
+    run_id, attempt = running(store)
+    store.transition(run_id, "finished", attempt=attempt, phase="measuring the test set")
+    with store.database.write() as connection:
+        update_run(connection, run_id, {"heartbeat_at": datetime(2020, 1, 1, tzinfo=UTC)})
+    store.still_measuring(run_id, attempt + 1)  # not its worker
+    assert store.get(run_id).heartbeat_at.year == 2020
+    store.still_measuring(run_id, attempt)
+    run = store.get(run_id)
+    assert (run.state, run.phase) == ("finished", "measuring the test set")
+    assert run.heartbeat_at.year > 2020
+
+
 def test_runs_are_reserved_in_order_while_there_are_slots(store):
     ids = [new_run(store) for _ in range(4)]
     assert [store.reserve(2, "h") for _ in range(3)] == [ids[0], ids[1], None]
-    busy, waiting = store.work()
+    busy, waiting, _ = store.work()
     assert ([run.id for run in busy], waiting) == (ids[:2], 2)
     attempt = store.claim(ids[0], WorkerId("h", 1))
     store.transition(ids[0], "finished", attempt=attempt, phase="measuring")
@@ -427,7 +488,7 @@ def test_a_worker_knows_how_many_share_its_computer(store):
 
 
 def test_a_run_made_for_this_process_is_not_given_away(store):
-    mine = store.create(NETWORK, TRAIN, "shapes", worker=WORKER)
+    mine = store.create_at_work(NETWORK, TRAIN, "shapes", None, WORKER, slots=99)
     assert store.reserve(8, "h") is None
     assert store.claim(mine, WORKER) == 1
 

@@ -6,15 +6,20 @@ configurations than in `benchmarks/memory_model.py`: all tests are to end in twe
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import memory_model, stress
+from nin_core import admission
 from nin_core.machine import PROJECT
+from nin_core.measure import PROCESS_BYTES
 from nin_core.recipes import RECIPES
 from tests.conftest import databases, on_database
 
@@ -105,6 +110,22 @@ def test_two_servers_on_one_database_run_every_run_once(
     assert sorted(claims.read_text().splitlines()) == [f"{run_id} 1" for run_id in ids]
     runs = [store.get(run_id) for run_id in ids]
     assert {(run.state, run.attempt, run.spawns) for run in runs} == {("finished", 1, 1)}
+
+
+def test_whatever_is_a_byte_over_budget_is_refused_with_what_would_fit() -> None:
+    configurations = memory_model.drawn(seed=0, largest=math.inf, longest=math.inf)
+    for network, train in itertools.islice(configurations, 200):
+        needed = admission.predict_bytes(network, train, memory_model.DATASET) + PROCESS_BYTES
+        assert admission.misfit(network, train, memory_model.DATASET, needed) is None
+        problem = admission.misfit(network, train, memory_model.DATASET, needed - 1)
+        assert problem is not None and admission.size(needed) in str(problem)
+        advised = problem.suggestion
+        if isinstance(advised, int):
+            train = replace(train, batch_size=advised)
+        else:
+            assert advised, f"nothing would fit instead of {network.widths}"
+            network = network.with_widths(advised)
+        assert admission.misfit(network, train, memory_model.DATASET, needed - 1) is None
 
 
 @pytest.mark.slow

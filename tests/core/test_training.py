@@ -552,6 +552,18 @@ def test_a_rate_changed_on_the_way_is_as_if_it_had_been_planned(recipe: str) -> 
     assert rates == pytest.approx(expected)
 
 
+def test_a_twin_with_other_batches_changes_its_rate_after_as_many_images() -> None:
+    config = RECIPES["fast"].configure(toy_network(), batch_size=64)
+    config = config.with_rate(10, 0.004).with_rate(11, 0.003).with_rate(100, 0.002)
+    assert config.varied(batch_size=32).rate_changes == ((20, 0.004), (22, 0.003), (200, 0.002))
+    # Two that come after the same step: the later one counts.
+    assert config.varied(batch_size=256).rate_changes == ((2, 0.004), (3, 0.003), (25, 0.002))
+    assert config.varied(batch_size=1024).rate_changes == ((1, 0.003), (6, 0.002))
+    assert config.varied(seed=3).rate_changes == config.rate_changes
+    with pytest.raises(ConfigError, match="batch_size"):
+        config.varied(batch_size=0)
+
+
 def test_threads_changed_on_the_way_are_as_if_they_had_been_planned() -> None:
     """The recorded changes, from the start or from a state before them: the same to the bit."""
     network = toy_network()

@@ -309,7 +309,7 @@ def test_a_run_gives_threads_up_when_another_joins_and_takes_them_back(store, mo
     monkeypatch.setattr(worker, "available_cores", lambda: 2)
     monkeypatch.setattr(reporter, "GROWING_SECONDS", 0.1)
     train = RECIPES["fast"].configure(NETWORK, epochs=500)
-    run_id = store.create(NETWORK, train, "shapes", worker=this_worker())
+    run_id = store.create_at_work(NETWORK, train, "shapes", None, this_worker(), slots=99)
     attempt = store.claim(run_id, this_worker())
     work = threading.Thread(target=worker.work_on, args=(store, run_id, attempt), daemon=True)
     work.start()
@@ -326,7 +326,7 @@ def test_a_run_gives_threads_up_when_another_joins_and_takes_them_back(store, mo
     while store.get(run_id).step == 0:
         time.sleep(0.02)
     wait_for(2, 0)
-    other = store.create(NETWORK, train, "shapes", worker=this_worker())
+    other = store.create_at_work(NETWORK, train, "shapes", None, this_worker(), slots=99)
     wait_for(1, 1)
     store.request(other, "stopped")
     store.release(other, 0)
@@ -344,9 +344,9 @@ def test_a_run_that_began_beside_another_takes_the_cores_when_it_goes_on_alone(s
     monkeypatch.setattr(worker, "available_cores", lambda: 2)
     monkeypatch.setattr(reporter, "GROWING_SECONDS", 0.1)
     known(NETWORK, TRAIN, Settings(threads=2))  # shared by PyTorch's own threads
-    other = store.create(NETWORK, TRAIN, "shapes", worker=this_worker())
+    other = store.create_at_work(NETWORK, TRAIN, "shapes", None, this_worker(), slots=99)
     train = replace(TRAIN, epochs=500)
-    run_id = store.create(NETWORK, train, "shapes", worker=this_worker())
+    run_id = store.create_at_work(NETWORK, train, "shapes", None, this_worker(), slots=99)
 
     def work() -> threading.Thread:
         attempt = store.claim(run_id, this_worker())

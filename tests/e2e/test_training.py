@@ -199,7 +199,7 @@ def test_a_hidden_page_asks_nothing_and_catches_up(server: Dashboard, page: Page
         Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});
         document.dispatchEvent(new Event('visibilitychange'));
     }"""
-    sees(page, "Download curves")
+    sees(page, "Duplicate with changes")
     wait_idle(page)
     asked: list[str] = []
     page.evaluate(hide, True)
@@ -305,6 +305,34 @@ def test_a_killed_worker_is_shown_as_interrupted(server: Dashboard, page: Page) 
     expect_state(page, "interrupted")
     sees(page, "This run was interrupted.")
     assert points(page, 3)  # its curves are still there
+
+
+def test_a_killed_servers_run_goes_on_under_the_next_one_by_itself(
+    start_server: StartServer, page: Page
+) -> None:
+    """The real server, killed without a warning; nobody visits the next one until it trains."""
+    server = start_server()
+    run_id = start_long_run(page, server)
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    deadline = time.monotonic() + PATIENCE / 1000
+    while server.workers():
+        assert time.monotonic() < deadline, "a worker outlived its server"
+        time.sleep(0.1)
+    store = RunStore(server.store_url)
+    kept = store.get(run_id)
+    assert (kept.state, kept.worker) == ("queued", None)
+    assert kept.checkpoint_step == kept.step > 0
+    server.start()
+    while store.get(run_id).step <= kept.step:
+        assert time.monotonic() < deadline, "the run did not go on"
+        time.sleep(0.1)
+    visit(page, server, f"/training?run={run_id}")
+    expect_state(page, "running")
+    stop(page)
+    assert store.get(run_id).attempt == 2
+    server.stop(workers=False)
+    assert not server.workers()
 
 
 # --- the list ---------------------------------------------------------------------------------
