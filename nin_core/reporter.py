@@ -445,8 +445,11 @@ class Reporter:
         os._exit(code)
 
 
-def patiently(call: Callable[[], _T]) -> _T:
+def patiently(call: Callable[[], _T], parent: int | None = None) -> _T:
     """What `call` asks of a store, asked again for a while where the store fails for the moment.
+
+    Args:
+        parent: the process with whose end the patience ends, too.
 
     Raises:
         StoreError: what it refuses, or what it still says after `PATIENCE_SECONDS`.
@@ -457,7 +460,8 @@ def patiently(call: Callable[[], _T]) -> _T:
             return call()
         except StoreError as error:
             patience = PATIENCE_SECONDS.get(error.reason, PATIENCE_DEFAULT)
-            if error.reason == "refused" or time.monotonic() - began > patience:
+            alone = parent is not None and is_orphaned(parent)
+            if error.reason == "refused" or alone or time.monotonic() - began > patience:
                 raise
         time.sleep(RETRY_SECONDS)
 

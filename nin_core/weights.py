@@ -24,7 +24,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -517,13 +517,11 @@ def _measure_elsewhere(store: RunStore, run_id: int, attempt: int) -> None:
             store.release(run_id, attempt, log=log or None)
 
 
-def measure_run(
-    store: RunStore, run_id: int, attempt: int, should_stop: Callable[[], bool] = lambda: False
-) -> None:
+def measure_run(store: RunStore, run_id: int, attempt: int, parent: int) -> None:
     """Store the logits of a run's checkpoint on its test set, and what stands out in them.
 
     Args:
-        should_stop: asked often; once it says so, nothing more is measured or stored.
+        parent: the process with whose end this ends; then nothing more is stored.
     """
     import torch
 
@@ -533,8 +531,12 @@ def measure_run(
     from .features import load_model
     from .inputs import Inputs
     from .jobs import available_cores
+    from .processes import is_orphaned
     from .reporter import patiently
     from .worker import MOST_PROBE
+
+    def gone() -> bool:
+        return is_orphaned(parent)
 
     run, checkpoint = store.get(run_id), store.load_checkpoint(run_id)
     if run.network is None or run.train is None or checkpoint is None:
@@ -546,8 +548,8 @@ def measure_run(
     model = load_model(run.network, checkpoint.blob)
     inputs = Inputs.of(run.network, data, run.train)
     images, labels = data.test_images, data.test_labels
-    result = evaluate(model, images, labels, inputs, threads=threads, should_stop=should_stop)
-    if should_stop():
+    result = evaluate(model, images, labels, inputs, threads=threads, should_stop=gone)
+    if gone():
         return
     logits, classes = pack_logits(result.logits.numpy()), run.network.num_classes
     patiently(
@@ -560,7 +562,8 @@ def measure_run(
             loss=result.loss,
             accuracy=result.accuracy,
             attempt=attempt,
-        )
+        ),
+        parent,
     )
     probe = slice(MOST_PROBE)
     diagnosis = diagnose(model, images[probe], labels[probe], inputs)
@@ -574,13 +577,12 @@ def main(arguments: Sequence[str]) -> int:
     It ends when its parent, the process of that number, does.
     """
     from .jobs import NICENESS
-    from .processes import is_orphaned
     from .store import RunStore
 
     run_id, attempt, parent = map(int, arguments)
     with suppress(OSError, AttributeError):  # not every system knows priorities
         os.nice(NICENESS)
-    measure_run(RunStore(create=False), run_id, attempt, lambda: is_orphaned(parent))
+    measure_run(RunStore(create=False), run_id, attempt, parent)
     return 0
 
 

@@ -438,7 +438,7 @@ def main(arguments: list[str]) -> int:
     run_id = int(arguments[0])
     try:
         store = RunStore(create=False)
-        attempt = patiently(lambda: store.claim(run_id, this_worker()))
+        attempt = patiently(lambda: store.claim(run_id, this_worker()), parent)
     except StoreError as error:
         print(error, file=sys.stderr)
         return 2 if error.reason == "refused" else NOT_BEGUN

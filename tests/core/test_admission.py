@@ -65,7 +65,7 @@ def test_a_run_that_cannot_fit_is_refused_however_it_is_to_start(
 
 
 def test_what_no_database_could_keep_is_refused(store: RunStore) -> None:
-    wide = NETWORK.with_widths(tuple(4000 for _ in NETWORK.widths))
+    wide = NETWORK.with_widths(tuple(2048 for _ in NETWORK.widths))
     assert admission.state_bytes(wide, TRAIN) > admission.MOST_KEPT
     with pytest.raises(ConfigError, match=r"a database takes .* would work") as caught:
         admission.require_keepable(wide, TRAIN)

@@ -328,7 +328,7 @@ def test_train_waits_for_a_slot(store, capsys, monkeypatch):
 
     store.request(busy, "stopped")
     monkeypatch.setattr(jobs, "try_advance", advance)
-    assert main(["train", *SMALL]) == 0
+    assert main(["train", *SMALL, "--subset", "640"]) == 0
     assert looked[:3] == [1, 1, 1]
     assert capsys.readouterr().err.startswith("1 run trains here already; this one begins when")
 

@@ -21,7 +21,18 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from nin_core import PRESETS, ConfigError, jobs, machine, processes, spare, tuning, weights, worker
+from nin_core import (
+    PRESETS,
+    ConfigError,
+    jobs,
+    machine,
+    processes,
+    spare,
+    tables,
+    tuning,
+    weights,
+    worker,
+)
 from nin_core import reporter as reporting
 from nin_core.evaluation import confusion_matrix, read_logits
 from nin_core.jobs import (
@@ -594,28 +605,28 @@ def test_a_run_that_lost_its_worker_after_its_last_step_still_finishes(store):
     assert again.has_evaluation
 
 
-def test_a_paused_run_is_measured_and_goes_on(store, capsys):
+def test_a_paused_run_is_measured(store, capsys):
     """By hand, whatever kept it from being measured; its weights stay as they are."""
     from nin_core.__main__ import main
 
-    run_id = store.create(NETWORK, LONG, "shapes")
+    run_id = store.create(NETWORK, SHORT, "shapes")
     assert main(["runs", "measure", str(run_id)]) == 2
     assert "has no weights that could be measured" in capsys.readouterr().err
-    advance(store)
-    wait_for(lambda: store.get(run_id).step > 2, "some steps")
-    pause_run(store, run_id)
-    wait_state(store, run_id, "paused")
-    before = wait_free(store, run_id)
-    assert main(["runs", "measure", str(run_id)]) == 0
-    run, found = store.get(run_id), store.load_evaluation(run_id)
-    assert (run.state, run.worker, run.step) == ("paused", None, before.step)
-    assert found.step == run.checkpoint_step
+    run = Work(store, SHORT).join()
+    measured = store.load_evaluation(run.id)
+    change(store, run.id, state="paused")
+    store.release(run.id, run.attempt)
+    with store.database.write() as connection:
+        connection.execute(tables.evaluations.delete())
+    assert main(["runs", "measure", str(run.id)]) == 0
+    again, found = store.get(run.id), store.load_evaluation(run.id)
+    assert (again.state, again.worker, again.step) == ("paused", None, run.step)
+    assert (found.step, found.images) == (run.checkpoint_step, measured.images)
+    assert found.accuracy == pytest.approx(measured.accuracy, abs=0.002)
     assert f"test accuracy {found.accuracy:.1%}" in capsys.readouterr().out
-    resume_run(store, run_id)
+    store.resume(run.id)
     with pytest.raises(StateError, match="can be measured"):
-        weights.measure_again(store, run_id)
-    stop_run(store, run_id)
-    wait_free(store, run_id)
+        weights.measure_again(store, run.id)
 
 
 def test_a_run_that_is_left_is_never_running_without_a_worker(store):

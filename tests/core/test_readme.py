@@ -50,7 +50,7 @@ def test_the_commands_run(command: str, tmp_path: Path) -> None:
 
 def test_every_command_of_the_library_has_an_example() -> None:
     shown = {command.split()[2] for command in COMMANDS}
-    assert shown == {"summary", "train", "fan", "probe", "export", "runs", "data"}
+    assert shown == {"summary", "check", "train", "fan", "probe", "export", "runs", "data"}
 
 
 def test_the_figures_in_the_text_are_the_computed_ones() -> None:

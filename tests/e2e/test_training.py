@@ -327,12 +327,9 @@ def test_a_killed_servers_run_goes_on_under_the_next_one_by_itself(
     while store.get(run_id).step <= kept.step:
         assert time.monotonic() < deadline, "the run did not go on"
         time.sleep(0.1)
-    visit(page, server, f"/training?run={run_id}")
+    page.goto(f"{server.url}/training?run={run_id}")
     expect_state(page, "running")
-    stop(page)
     assert store.get(run_id).attempt == 2
-    server.stop(workers=False)
-    assert not server.workers()
 
 
 # --- the list ---------------------------------------------------------------------------------
