@@ -73,9 +73,12 @@ def show(run: Run) -> None:
         return
     if not run.has_evaluation:
         if run.worker is None and run.has_checkpoint and run.problem is None:
-            st.caption("These weights were not measured on the test set.")
             measure = ("run", weights.measure_again, resources.store(), run.id)
-            once_button("measure", "Measure them", attempt, *measure, icon=":material/checklist:")
+            with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+                once_button(
+                    "measure", "Measure them", attempt, *measure, icon=":material/checklist:"
+                )
+                st.caption("These weights were not measured on the test set.", width="content")
         return
     st.subheader("What it gets right and wrong", anchor=False)
     with frame.guarded():

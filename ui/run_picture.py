@@ -153,12 +153,13 @@ def progress(seen: Seen) -> str | None:
     elif run.state == "running":
         epochs = run.train.total_epochs if run.train else "?"
         parts = [f"Epoch {run.epoch} of {epochs}", f"step {run.step:,} of {run.total_steps or 0:,}"]
-        if run.examples_per_second:
-            parts.append(f"{run.examples_per_second:,.0f} images/s")
         if seen.silent > SILENT_SECONDS:
             parts.append(f"no word from its worker for {seen.silent:.0f} s, its points wait")
-        elif run.seconds_left is not None:
-            parts.append(f"{numbers.duration(run.seconds_left)} left")
+        else:
+            if run.examples_per_second:
+                parts.append(f"{run.examples_per_second:,.0f} images/s")
+            if run.seconds_left is not None:
+                parts.append(f"{numbers.duration(run.seconds_left)} left")
         text = " · ".join(parts)
     else:
         return None
