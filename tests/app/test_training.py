@@ -780,7 +780,7 @@ def test_a_run_whose_worker_cannot_write_says_so(store: RunStore) -> None:
     assert "no word from its worker" not in progress(open_page(run=run_id))[0]
     with store.database.write() as connection:
         update_run(connection, run_id, {"heartbeat_at": store.moment() - timedelta(seconds=20)})
-    assert "no word from its worker for 20 s" in progress(open_page(run=run_id))[0]
+    assert re.search(r"no word from its worker for [2-9]\d s", progress(open_page(run=run_id))[0])
 
 
 def test_a_page_comes_back_when_its_store_does(
