@@ -8,8 +8,8 @@ the worker's own code. Each has a store of its own, too: runs of one store would
 compute the parts of a batch one after another, which takes less. They come one at a time: two that
 take the cores from each other leave more parts to the same thread. Measured is the most the process
 occupied above what it occupied before its run, with PyTorch imported. Also checks that each is
-refused where it would not fit. 200 take about twenty minutes. The slow tests do the same with fewer
-and smaller configurations.
+refused where it would not fit. 200 take half an hour on two slow cores.
+The slow tests do the same with fewer and smaller configurations.
 """
 
 from __future__ import annotations

@@ -31,7 +31,6 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -225,12 +224,12 @@ def advance(store: RunStore, *, slots: int | None = None, outlive: bool = False)
     """
     slots = slots_here() if slots is None else slots
     try:
-        assigned, waiting, moment = store.work()
+        assigned, waiting = store.work()
     except StoreError:
         _failed_at[store.url] = time.monotonic()
         raise
     process_memory.KILLS.look()
-    settled = {run.id for run in assigned if _settle(store, run, moment)}
+    settled = {run.id for run in assigned if _settle(store, run)}
     left = [run for run in assigned if run.id not in settled and run.worker_host == this_host()]
     free = slots - len(left)
     started: list[int] = []
@@ -338,48 +337,43 @@ def _starter_died(worker: WorkerId) -> bool:
     return bool(found) and is_alive(WorkerId(worker.host, int(pid), mark)) is False
 
 
-def _settle(store: RunStore, run: Run, moment: datetime) -> bool:
-    """Free the slot of a run whose worker is gone. Returns whether it was.
-
-    Args:
-        moment: by the database's clock, as the signs of life are.
-    """
+def _settle(store: RunStore, run: Run) -> bool:
+    """Free the slot of a run whose worker is gone. Returns whether it was."""
     worker = run.worker
     if worker is None:
         return False
     alive = is_alive(worker)
     if alive is None and worker.host == this_host() and worker.pid in _watched:
         alive = True  # a child of this process; nobody else has its number until it is reaped
-    silent = (moment - run.heartbeat_at).total_seconds() if run.heartbeat_at else 0.0
     if alive is None and run.state == "queued":
         # Reserved, but whoever was to start the process died, or it starts on another host.
-        if silent < START_SECONDS and not _starter_died(worker):
+        if run.silent < START_SECONDS and not _starter_died(worker):
             return False
         again = run.spawns < MAX_SPAWNS
         return store.lose(run, "No worker process could be started for it.", retry=again)
     if alive is None:
-        if silent < SILENT_SECONDS or _was_away(store):
+        if run.silent < SILENT_SECONDS or _was_away(store):
             if worker.host == this_host():
-                _kill_if_hung(run, worker, moment)
+                _kill_if_hung(run, worker)
             return False
-        return store.lose(run, f"Its worker has not reported for {silent:.0f} seconds.")
+        return store.lose(run, f"Its worker has not reported for {run.silent:.0f} seconds.")
     if alive:
-        _kill_if_hung(run, worker, moment)
+        _kill_if_hung(run, worker)
         return False
     if worker.pid in _watched:
         return False  # its thread is about to, and knows how it ended
     # Another process started it, or it outlived the one that did: nobody knows its exit code.
-    ran_out = run.desired_state == "running" and process_memory.KILLS.risen(silent + KILL_SECONDS)
-    return _bury(store, run, memory_ran_out=ran_out)
+    ran_out = process_memory.KILLS.risen(run.silent + KILL_SECONDS)
+    return _bury(store, run, memory_ran_out=ran_out and run.desired_state == "running")
 
 
-def _kill_if_hung(run: Run, worker: WorkerId, moment: datetime) -> None:
+def _kill_if_hung(run: Run, worker: WorkerId) -> None:
     """End a worker that does not obey a stop: hung, or deep in loading with nothing to keep."""
     if run.desired_state == "running" or run.desired_at is None:
         return
     if worker.pid is None or worker.pid == os.getpid():
         return
-    waited = (moment - run.desired_at).total_seconds()
+    waited = (run.read_at - run.desired_at).total_seconds()
     loading = run.state == run.desired_state and run.step == 0 and not run.has_checkpoint
     # One that has trained may be waiting for the store, to keep what it has learned.
     limit = KEEPING_SECONDS if run.step else STOP_SECONDS

@@ -54,7 +54,7 @@ def in_the_way(store: RunStore, parent: int | None) -> Callable[[], bool]:
             return False
         asked = time.monotonic()
         gone = parent is not None and is_orphaned(parent)
-        assigned, waiting, _ = store.work()
+        assigned, waiting = store.work()
         return gone or waiting > 0 or any(run.worker_host == this_host() for run in assigned)
 
     return look

@@ -140,7 +140,8 @@ class Run:
     take beside the process itself, `base_bytes` what that took before it and `peak_bytes` the most
     it took altogether. `settings` are those its steps are computed with. Times are UTC. `phase`
     says in a few words what the worker does at the moment. A worker may still be present after the
-    state is final: it measures the test set then.
+    state is final: it measures the test set then. `read_at` is when this was read, by the
+    database's clock, which `heartbeat_at` and `desired_at` go by.
     """
 
     id: int
@@ -186,6 +187,7 @@ class Run:
     network: NiNConfig | None
     train: TrainConfig | None
     problem: str | None
+    read_at: datetime = field(compare=False)
 
     @property
     def has_checkpoint(self) -> bool:
@@ -218,6 +220,11 @@ class Run:
         if self.state != "running" or not self.step or not self.total_steps:
             return None
         return max(self.total_steps - self.step, 0) * self.seconds / self.step
+
+    @property
+    def silent(self) -> float:
+        """Seconds since the last sign of life of its worker; 0 if there never was one."""
+        return (self.read_at - self.heartbeat_at).total_seconds() if self.heartbeat_at else 0.0
 
     @property
     def worker(self) -> WorkerId | None:

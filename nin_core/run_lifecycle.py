@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -75,18 +74,13 @@ class RunLifecycle:
 
     # -- which process is on which run (used by jobs) --
 
-    def work(self) -> tuple[list[Run], int, datetime]:
-        """The runs with a process on them, how many wait for one, and the database's moment."""
+    def work(self) -> tuple[list[Run], int]:
+        """The runs with a process on them, and how many wait for one."""
         query = sa.select(*RUN_COLUMNS).where(tables.runs.c.worker_host.is_not(None))
         waiting = sa.select(sa.func.count()).select_from(tables.runs).where(*_WAITING)
         with self._read() as connection:
             busy = [read_run(row) for row in connection.execute(query)]
-            return busy, connection.scalar(waiting) or 0, _moment(connection)
-
-    def moment(self) -> datetime:
-        """The present moment by the database's clock, which signs of life go by."""
-        with self._read() as connection:
-            return _moment(connection)
+            return busy, connection.scalar(waiting) or 0
 
     def next_waiting(self) -> Run | None:
         """The oldest queued run without a process on it."""
@@ -452,12 +446,6 @@ def sign_of_life(
     back = values | {"state": "running", "ended_at": None, "error": None} | assigned(this_worker())
     if not update_run(connection, run_id, back, own, tables.runs.c.state == "interrupted"):
         raise ClaimLost(run_id, attempt)
-
-
-def _moment(connection: Connection) -> datetime:
-    moment = connection.scalar(sa.select(tables.Clock()))
-    assert moment is not None
-    return moment
 
 
 def _cannot_go_on(run_id: int, state: str, allowed: Iterable[str], what: str) -> StateError:

@@ -35,6 +35,8 @@ RUN_COLUMNS = [column for column in tables.runs.columns if column.name != "log"]
         ("evaluated_accuracy", tables.evaluations.c.accuracy),
     )
 ]
+# The moment that a run's signs of life are compared with.
+RUN_COLUMNS.append(tables.Clock().label("read_at"))
 
 
 # --- reading ----------------------------------------------------------------------------------

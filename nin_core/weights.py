@@ -11,21 +11,15 @@ Choices made here:
   tutorial's nested `nn.Sequential` gives them ("0.0.weight", "0.2.weight", …), whose layers are
   taken in order. A common prefix such as "module." or "net." is left out.
 * What is stored is a checkpoint like any other: float32 under this project's names.
-* An imported run is finished from its first moment. It is measured on its test set in another
-  process, for which this one holds the run's slot.
+* An imported run is finished from its first moment. `scoring` measures it on its test set.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -47,7 +41,6 @@ CONVERT = (
     'safetensors.torch.save_file(weights, "weights.safetensors")'
 )
 
-SIGN_SECONDS = 2.0  # between signs of life of a run that is measured
 _MAX_HEADER = 1_000_000  # bytes; a network of 12 blocks needs about 20,000
 _MAX_TENSORS = 1000
 # U8 is what a checkpoint of ours keeps the states of random generators in; no weight has it.
@@ -151,6 +144,18 @@ def plain_weights(checkpoint: bytes) -> bytes:
             if not name.startswith(_REST)
         }
     )
+
+
+def weights_file(store: RunStore, run_id: int) -> bytes:
+    """A run's latest weights as safetensors, without the state of its training.
+
+    Raises:
+        ConfigError: if it has none (any more).
+    """
+    kept = store.load_checkpoint(run_id)
+    if kept is None:
+        raise ConfigError(f"Run #{run_id} has no weights.")
+    return plain_weights(kept.blob)
 
 
 # --- the file ---------------------------------------------------------------------------------
@@ -441,6 +446,7 @@ def import_run(
     from .processes import this_worker
     from .recipes import RECIPES
     from .records import Checkpoint
+    from .scoring import measure_beside
 
     check_dataset(network, dataset)
     # How it was trained is not known; of a recipe only `standardize` matters from here on.
@@ -450,141 +456,5 @@ def import_run(
     run_id, attempt = store.create_finished(
         network, train, dataset, name, checkpoint, this_worker()
     )
-    _measure_beside(store, run_id, attempt)
+    measure_beside(store, run_id, attempt)
     return run_id
-
-
-def measure_again(store: RunStore, run_id: int, *, wait: bool = False) -> None:
-    """Have a run that has ended, or pauses, measured on its test set.
-
-    Args:
-        wait: until that is done.
-
-    Raises:
-        ConfigError: if it has no weights, or is of another version.
-        StateError: while it waits or trains, or is measured already.
-        StoreError: if the store cannot be used.
-    """
-    from .processes import this_worker
-
-    run = store.get(run_id)
-    if run.network is None or run.train is None or not run.has_checkpoint:
-        raise ConfigError(run.problem or f"Run #{run_id} has no weights that could be measured.")
-    attempt = store.begin_measuring(run_id, this_worker())
-    if wait:
-        _measure_elsewhere(store, run_id, attempt)
-    else:
-        _measure_beside(store, run_id, attempt)
-
-
-def _measure_beside(store: RunStore, run_id: int, attempt: int) -> None:
-    threading.Thread(
-        target=_measure_elsewhere,
-        args=(store, run_id, attempt),
-        name=f"measure-run-{run_id}",
-        daemon=True,  # should this process end first, the next `advance` frees the slot
-    ).start()
-
-
-def _measure_elsewhere(store: RunStore, run_id: int, attempt: int) -> None:
-    """Measure in a process of its own, wait for it, and let go of the run."""
-    from .jobs import LOG_TAIL
-    from .machine import PROJECT
-    from .store import StoreError
-
-    log = ""
-    try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "nin_core.weights", str(run_id), str(attempt), str(os.getpid())],
-            cwd=PROJECT,
-            env=os.environ | {"NIN_DATABASE_URL": store.url},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        while process.returncode is None:
-            try:
-                output, _ = process.communicate(timeout=SIGN_SECONDS)
-                log = output.decode("utf-8", "replace")[-LOG_TAIL:]
-            except subprocess.TimeoutExpired:
-                with suppress(StoreError):
-                    if not store.still_measuring(run_id, attempt):
-                        process.kill()  # the run was deleted
-    except OSError as error:
-        log = f"The test set could not be measured: {error}"
-    finally:
-        with suppress(StoreError):
-            store.release(run_id, attempt, log=log or None)
-
-
-def measure_run(store: RunStore, run_id: int, attempt: int, parent: int) -> None:
-    """Store the logits of a run's checkpoint on its test set, and what stands out in them.
-
-    Args:
-        parent: the process with whose end this ends; then nothing more is stored.
-    """
-    import torch
-
-    from .data import load_dataset
-    from .diagnosis import diagnose, evaluate
-    from .evaluation import pack_logits
-    from .features import load_model
-    from .inputs import Inputs
-    from .jobs import available_cores
-    from .processes import is_orphaned
-    from .reporter import patiently
-    from .worker import MOST_PROBE
-
-    def gone() -> bool:
-        return is_orphaned(parent)
-
-    run, checkpoint = store.get(run_id), store.load_checkpoint(run_id)
-    if run.network is None or run.train is None or checkpoint is None:
-        raise ConfigError(run.problem or f"Run #{run_id} has no weights.")
-    running = len(store.list_runs(states=["running"]))
-    torch.set_num_threads(1)
-    threads = max(1, available_cores() // (running + 1))
-    data = load_dataset(run.dataset)
-    model = load_model(run.network, checkpoint.blob)
-    inputs = Inputs.of(run.network, data, run.train)
-    images, labels = data.test_images, data.test_labels
-    result = evaluate(model, images, labels, inputs, threads=threads, should_stop=gone)
-    if gone():
-        return
-    logits, classes = pack_logits(result.logits.numpy()), run.network.num_classes
-    patiently(
-        lambda: store.save_evaluation(
-            run_id,
-            logits,
-            images=len(result.logits),
-            classes=classes,
-            step=checkpoint.step,
-            loss=result.loss,
-            accuracy=result.accuracy,
-            attempt=attempt,
-        ),
-        parent,
-    )
-    probe = slice(MOST_PROBE)
-    diagnosis = diagnose(model, images[probe], labels[probe], inputs)
-    if diagnosis is not None:
-        store.note(run_id, attempt, diagnosis=diagnosis.sentence)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Measure an imported run: `python -m nin_core.weights RUN_ID ATTEMPT PARENT`.
-
-    It ends when its parent, the process of that number, does.
-    """
-    from .jobs import NICENESS
-    from .store import RunStore
-
-    run_id, attempt, parent = map(int, arguments)
-    with suppress(OSError, AttributeError):  # not every system knows priorities
-        os.nice(NICENESS)
-    measure_run(RunStore(create=False), run_id, attempt, parent)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

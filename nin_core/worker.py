@@ -41,6 +41,7 @@ from .lanes import Lanes
 from .processes import this_worker
 from .records import PHASE_MEASURING, PHASE_TRAINING, MetricRow, Run
 from .reporter import INTERRUPTED, Reporter, leave_run, patiently
+from .scoring import keep_diagnosis, keep_result
 from .snapshots import Recorder
 from .store import RunStore, StoreError
 
@@ -265,7 +266,6 @@ class _Job:
         """Store the logits on the test set, and why the run did not learn if it did not."""
         from .diagnosis import diagnose, evaluate
         from .estimate import FORWARD_SHARE, seconds_per_image
-        from .evaluation import pack_logits
         from .inputs import Inputs
 
         reporter, store, run_id = self._reporter, self._store, self._run.id
@@ -297,28 +297,13 @@ class _Job:
                 or reporter.orphaned
             ),
         )
-        measured = len(result.logits)
-        if measured:
-            logits, step = pack_logits(result.logits.numpy()), reporter.final.step
-            patiently(
-                lambda: store.save_evaluation(
-                    run_id,
-                    logits,
-                    images=measured,
-                    classes=self.network.num_classes,
-                    step=step,
-                    loss=result.loss,
-                    accuracy=result.accuracy,
-                    attempt=self._attempt,
-                )
-            )
+        if len(result.logits):
+            keep_result(store, run_id, self._attempt, result, step=reporter.final.step)
         affordable = int(PROBE_SECONDS / (seconds_per_image(self.network) * FORWARD_SHARE))
         probe = slice(max(LEAST_PROBE, min(MOST_PROBE, affordable)))
         self.lanes.give_back()
         diagnosis = diagnose(self.model, images[probe], labels[probe], inputs)
-        # That a few steps were not enough to learn is no news; that maps are dead is.
-        if diagnosis and (reporter.state == "finished" or diagnosis.dead_class_maps):
-            store.note(run_id, self._attempt, diagnosis=diagnosis.sentence)
+        keep_diagnosis(store, run_id, self._attempt, diagnosis, reporter.state)
 
 
 def _row(event: StepEvent | EpochEvent, test_size: int) -> MetricRow:

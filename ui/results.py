@@ -24,7 +24,7 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from nin_core import evaluation, weights
+from nin_core import evaluation, scoring
 from nin_core.datasets import DATASETS
 from nin_core.evaluation import Mistake
 from ui import frame, resources, theme
@@ -73,7 +73,7 @@ def show(run: Run) -> None:
         return
     if not run.has_evaluation:
         if run.worker is None and run.has_checkpoint and run.problem is None:
-            measure = ("run", weights.measure_again, resources.store(), run.id)
+            measure = ("run", scoring.measure_again, resources.store(), run.id)
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
                 once_button(
                     "measure", "Measure them", attempt, *measure, icon=":material/checklist:"

@@ -10,7 +10,8 @@ import streamlit as st
 from nin_core import jobs, run_export
 from nin_core.datasets import DATASETS
 from nin_core.recipes import MAX_EPOCHS, MAX_RATE, MIN_RATE
-from nin_core.records import RESUMABLE, RunNotFound
+from nin_core.records import RESUMABLE
+from nin_core.weights import weights_file
 from ui import architecture, duplicate_panel, frame, resources
 from ui.run_choice import DRAFT, attempt, delete, once_button
 
@@ -91,8 +92,12 @@ def _downloads(run: Run) -> None:
             "Its weights, for `safetensors.torch.load_file`; the Architecture page writes the "
             "PyTorch code that takes them."
         )
-        name = f"run-{run.id}.safetensors"
-        _download("Weights", lambda: _weights(run), name, "application/octet-stream")
+        _download(
+            "Weights",
+            lambda: weights_file(resources.store(), run.id),
+            f"run-{run.id}.safetensors",
+            "application/octet-stream",
+        )
 
 
 def _download(
@@ -114,16 +119,6 @@ def _download(
         disabled=disabled,
         width="stretch",
     )
-
-
-def _weights(run: Run) -> bytes:
-    """The latest weights, without what only training needs."""
-    from nin_core.weights import plain_weights
-
-    kept = resources.store().load_checkpoint(run.id)
-    if kept is None:
-        raise RunNotFound(run.id)
-    return plain_weights(kept.blob)
 
 
 def _points(run: Run) -> list[MetricRow]:

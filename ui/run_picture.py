@@ -55,8 +55,8 @@ STYLE = """
 class Seen:
     """A run as it was read last: its row, its points, its place in the queue, its log.
 
-    `waits`: why it does not start although it is its turn. `silent`: seconds since its worker
-    wrote into the store. `trouble`: what keeps the store from being written, in a sentence.
+    `waits`: why it does not start although it is its turn. `trouble`: what keeps the store from
+    being written, in a sentence.
     """
 
     run: Run
@@ -64,7 +64,6 @@ class Seen:
     place: admission.Place | None = None
     waits: str | None = None
     log: str = ""
-    silent: float = 0.0
     trouble: str | None = None
 
 
@@ -84,14 +83,12 @@ def look(store: RunStore, run_id: int) -> Seen:
     if is_awaited(run):
         trouble = jobs.try_advance(store)
         run = store.get(run_id)
-    place, waits, log, silent = None, None, "", 0.0
+    place, waits, log = None, None, ""
     if run.state == "queued":
         place, waits = jobs.place_of(store, run, _speed(store))
-    elif run.state == "running" and run.heartbeat_at is not None:
-        silent = (store.moment() - run.heartbeat_at).total_seconds()
     elif run.state == "failed":
         log = store.log(run_id)
-    return Seen(run, histories().of(store, run), place, waits, log, silent, trouble)
+    return Seen(run, histories().of(store, run), place, waits, log, trouble)
 
 
 @st.cache_data(ttl=10, show_spinner=False)
@@ -153,8 +150,8 @@ def progress(seen: Seen) -> str | None:
     elif run.state == "running":
         epochs = run.train.total_epochs if run.train else "?"
         parts = [f"Epoch {run.epoch} of {epochs}", f"step {run.step:,} of {run.total_steps or 0:,}"]
-        if seen.silent > SILENT_SECONDS:
-            parts.append(f"no word from its worker for {seen.silent:.0f} s, its points wait")
+        if run.silent > SILENT_SECONDS:
+            parts.append(f"no word from its worker for {run.silent:.0f} s, its points wait")
         else:
             if run.examples_per_second:
                 parts.append(f"{run.examples_per_second:,.0f} images/s")

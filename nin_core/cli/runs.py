@@ -19,7 +19,7 @@ from .arguments import (
     training_changes,
 )
 from .output import CommandError, print_json, print_table, write_file, write_text
-from .store import opened_store, weights_of
+from .store import opened_store
 
 if TYPE_CHECKING:
     from ..records import Run
@@ -138,7 +138,7 @@ def _check_action(options: argparse.Namespace) -> None:
 def _change_run(store: RunStore, options: argparse.Namespace) -> None:
     """Do with one run what was asked for, and say what it is then."""
     from .. import jobs
-    from ..weights import measure_again
+    from ..scoring import measure_again
 
     action, run_id = options.action_name, options.run
     if action == "show":
@@ -221,9 +221,9 @@ def _export_run(store: RunStore, options: argparse.Namespace) -> None:
         if options.format == "tensorboard":
             write_file(options.output, run_export.as_tensorboard(run, rows))
             return
-        from ..weights import plain_weights
+        from ..weights import weights_file
 
-        write_file(options.output, plain_weights(weights_of(store, run.id)))
+        write_file(options.output, weights_file(store, run.id))
         return
     text = run_export.as_csv(rows) if options.format == "csv" else run_export.as_json(run, rows)
     write_text(options.output, text)

@@ -18,7 +18,7 @@ from streamlit.testing.v1 import AppTest
 from nin_core import PRESETS, ConfigError, NiNConfig, export
 from nin_core.features import load_model
 from nin_core.store import RunStore
-from nin_core.weights import CONVERT
+from nin_core.weights import CONVERT, weights_file
 from tests.conftest import dashboard
 from tests.core.test_export import HOSTILE, PICKLES, numbered, raw, saved, tensor, trained_like
 from ui import link
@@ -176,7 +176,7 @@ def test_weights_become_a_run_that_other_pages_show(store: RunStore) -> None:
     # It can be taken away again, with these weights.
     again = page()
     assert str(run.id) in again.selectbox(key="export:run").value
-    taken = safetensors.torch.load(view.safetensors_file(run.id))
+    taken = safetensors.torch.load(weights_file(store, run.id))
     assert all(taken[name].equal(tensor) for name, tensor in model.state_dict().items())
 
 
@@ -244,4 +244,4 @@ def test_onnx_comes_from_another_process_with_a_runs_weights(store: RunStore) ->
 
 def test_weights_of_a_run_that_is_gone(store: RunStore) -> None:
     with pytest.raises(ConfigError, match="no weights"):
-        view.safetensors_file(5)
+        weights_file(store, 5)

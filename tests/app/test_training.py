@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from nin_core import PRESETS, NiNConfig, admission, jobs, processes, summarize, tuning, weights
+from nin_core import PRESETS, NiNConfig, admission, jobs, processes, scoring, summarize, tuning
 from nin_core.data import Dataset, load_dataset
 from nin_core.datasets import DATASETS
 from nin_core.evaluation import pack_logits
@@ -693,7 +693,7 @@ def test_a_run_without_an_evaluation_says_so_and_can_get_one(
     page = open_page(run=run_id)
     assert "were not measured on the test set" in texts(page)
     asked = []
-    monkeypatch.setattr(weights, "_measure_beside", lambda *what: asked.append(what[1:]))
+    monkeypatch.setattr(scoring, "measure_beside", lambda *what: asked.append(what[1:]))
     button(page, "Measure them").click().run()
     assert not page.exception
     run = store.get(run_id)
@@ -768,18 +768,19 @@ def test_a_store_that_cannot_be_written_still_shows_its_runs_and_refuses_nothing
     page = open_page(run=done)
     button(page, "Start again").click().run()
     assert store.get(done).state == "queued"
-    assert "could not" not in texts(page).lower()
+    assert not page.error
 
 
 def test_a_run_whose_worker_cannot_write_says_so(store: RunStore) -> None:
     from datetime import timedelta
 
+    from nin_core.records import now
     from nin_core.run_rows import update_run
 
     run_id, _ = run_of(store, steps=40, phase="training")
     assert "no word from its worker" not in progress(open_page(run=run_id))[0]
     with store.database.write() as connection:
-        update_run(connection, run_id, {"heartbeat_at": store.moment() - timedelta(seconds=20)})
+        update_run(connection, run_id, {"heartbeat_at": now() - timedelta(seconds=20)})
     assert re.search(r"no word from its worker for [2-9]\d s", progress(open_page(run=run_id))[0])
 
 

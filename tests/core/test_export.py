@@ -33,6 +33,7 @@ from nin_core import (
     build_nin,
     checkpoints,
     export,
+    scoring,
     summarize,
     weights,
 )
@@ -746,7 +747,7 @@ def test_a_run_whose_data_set_cannot_be_read_stays_finished(
     store: RunStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Measuring fails, in the other process; the weights are kept and the slot is free."""
-    monkeypatch.setattr(weights, "sys", type("_", (), {"executable": "/nowhere/python"}))
+    monkeypatch.setattr(scoring, "sys", type("_", (), {"executable": "/nowhere/python"}))
     config = replace(TINY, num_classes=10, blocks=(TINY.blocks[0], BlockConfig((10,), 3)))
     found = read_weights(config, saved(trained_like(config).state_dict()))
     run_id = import_run(store, config, found, dataset="shapes", name="a", standardize=True)
@@ -762,7 +763,7 @@ def test_what_measures_imported_weights_ends_with_its_server(store: RunStore) ->
     train = RECIPES["fast"].configure(config)
     kept = Checkpoint(0, 0, found.checkpoint)
     run_id, attempt = store.create_finished(config, train, "shapes", "a", kept, this_worker())
-    command = [sys.executable, "-m", "nin_core.weights", str(run_id), str(attempt)]
+    command = [sys.executable, "-m", "nin_core.scoring", str(run_id), str(attempt)]
     for parent, measured in ((os.getpid() + 1, False), (os.getpid(), True)):
         subprocess.run([*command, str(parent)], cwd=PROJECT, check=True)
         assert store.get(run_id).has_evaluation is measured

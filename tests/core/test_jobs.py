@@ -27,10 +27,10 @@ from nin_core import (
     jobs,
     machine,
     processes,
+    scoring,
     spare,
     tables,
     tuning,
-    weights,
     worker,
 )
 from nin_core import reporter as reporting
@@ -626,7 +626,7 @@ def test_a_paused_run_is_measured(store, capsys):
     assert f"test accuracy {found.accuracy:.1%}" in capsys.readouterr().out
     store.resume(run.id)
     with pytest.raises(StateError, match="can be measured"):
-        weights.measure_again(store, run.id)
+        scoring.measure_again(store, run.id)
 
 
 def test_a_run_that_is_left_is_never_running_without_a_worker(store):

@@ -26,6 +26,7 @@ import streamlit as st
 from nin_core import ConfigError, NiNConfig, export
 from nin_core.datasets import DATASETS
 from nin_core.machine import PROJECT
+from nin_core.weights import weights_file
 from ui import architecture, frame, link, resources
 from ui.laboratory import Subject, information
 
@@ -148,7 +149,7 @@ def with_weights(config: NiNConfig) -> None:
             if run is not None:
                 st.download_button(
                     "safetensors",
-                    lambda: safetensors_file(run.id),
+                    lambda: weights_file(resources.store(), run.id),
                     f"{stem}.safetensors",
                     "application/octet-stream",
                     icon=":material/download:",
@@ -189,20 +190,6 @@ def onnx_file(config: NiNConfig, run_id: int | None) -> bytes:
         if done.returncode:
             raise RuntimeError(done.stderr.decode("utf-8", "replace").strip()[-2000:])
         return output.read_bytes()
-
-
-def safetensors_file(run_id: int) -> bytes:
-    """A run's weights without the state of its training.
-
-    Raises:
-        ConfigError: if it has none (any more).
-    """
-    from nin_core.weights import plain_weights
-
-    checkpoint = resources.store().load_checkpoint(run_id)
-    if checkpoint is None:
-        raise ConfigError(f"Run #{run_id} has no weights.")
-    return plain_weights(checkpoint.blob)
 
 
 def _runs_of(config: NiNConfig) -> list[Run]:
