@@ -96,14 +96,14 @@ def runs(store: RunStore, fan: str) -> list[Run]:
 
 
 def stop(store: RunStore, fan: str, *, outlive: bool = False) -> None:
-    """Ask all runs of a fan that wait or train to stop.
+    """Ask all runs of a fan that wait, train or pause to stop.
 
     Args:
         outlive: as for `jobs.advance`.
     """
     # The last ones first: none of them begins because another one made room.
     for run in reversed(runs(store, fan)):
-        if run.active:
+        if run.active or run.state == "paused":
             with suppress(RunNotFound):  # deleted meanwhile
                 jobs.stop_run(store, run.id, outlive=outlive)
 

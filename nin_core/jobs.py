@@ -112,8 +112,19 @@ def require(network: NiNConfig, train: TrainConfig, dataset: str) -> None:
 
 
 def stop_run(store: RunStore, run_id: int, *, outlive: bool = False) -> str:
-    """Ask for a run to stop and return its state; one that trains ends within a second."""
-    return _request(store, run_id, "stopped", outlive)
+    """Ask for a run to stop and return its state; one that trains ends within a second.
+
+    Its worker measures what it has learned. A paused one has none, so it is measured beside, or,
+    with `outlive`, before this returns.
+    """
+    before = store.get(run_id)
+    state = _request(store, run_id, "stopped", outlive)
+    if before.state == "paused" and before.has_checkpoint and not before.has_evaluation:
+        from .scoring import measure_again  # which builds on this module
+
+        with suppress(ConfigError, StoreError):  # it is stopped; it can be measured at any time
+            measure_again(store, run_id, wait=outlive)
+    return state
 
 
 def pause_run(store: RunStore, run_id: int, *, outlive: bool = False) -> str:

@@ -24,7 +24,7 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "running": frozenset({"paused", "stopped", "finished", "failed", "interrupted"}),
     # running: the same attempt reports again; the worker was asleep with its machine, not dead.
     "interrupted": frozenset({"running", "queued"}),
-    "paused": frozenset({"queued"}),
+    "paused": frozenset({"queued", "stopped"}),
     "stopped": frozenset({"queued"}),
     "failed": frozenset({"queued"}),
     "finished": frozenset({"queued"}),  # with epochs added

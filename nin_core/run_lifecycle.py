@@ -338,8 +338,9 @@ class RunLifecycle:
         """Ask for a run to stop or to pause, and return the state it has now.
 
         A run that waits, or whose worker has not come to training, is so on the spot: there is
-        nothing to keep. One that trains is stopped by its worker; a stop outdoes a pause. For a
-        run that has ended, nothing happens.
+        nothing to keep. So is a paused one that is to stop: what it had is kept already. One that
+        trains is stopped by its worker; a stop outdoes a pause. For a run that has ended, nothing
+        happens.
         """
         moment = now()
         idle = sa.or_(
@@ -350,6 +351,8 @@ class RunLifecycle:
                 tables.runs.c.step == 0,
             ),
         )
+        if ending == "stopped":
+            idle |= tables.runs.c.state == "paused"
         wanted = {"desired_state": ending, "desired_at": tables.Clock()}
         with self._write() as connection:
             if not update_run(

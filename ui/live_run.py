@@ -124,6 +124,14 @@ def _go_on(run: Run) -> None:
             if kept
             else "It had kept nothing yet, so it begins anew.",
         )
+        if run.state == "paused":
+            _button(
+                "Stop",
+                run,
+                jobs.stop_run,
+                icon=":material/stop:",
+                help="Ends the run where it is, keeps what it has learned and measures it.",
+            )
         if where:
             ended = run.state.capitalize() if kept >= run.step else "Goes on"
             st.caption(f"{ended} {where}.", width="content")

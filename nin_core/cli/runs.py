@@ -40,7 +40,6 @@ ACTIONS = {
     "export": "a run's curves as CSV, JSON or TensorBoard events, or its weights",
     "delete": "delete a run with all that belongs to it",
 }
-ENDS = ("pause", "stop")  # of those, what only a run that waits or trains can do
 
 
 class _Value(NamedTuple):
@@ -138,6 +137,7 @@ def _check_action(options: argparse.Namespace) -> None:
 def _change_run(store: RunStore, options: argparse.Namespace) -> None:
     """Do with one run what was asked for, and say what it is then."""
     from .. import jobs
+    from ..records import ACTIVE
     from ..scoring import measure_again
 
     action, run_id = options.action_name, options.run
@@ -166,8 +166,9 @@ def _change_run(store: RunStore, options: argparse.Namespace) -> None:
     elif action == "continue":
         jobs.extend_run(store, run_id, options.value, outlive=True)
     else:
-        if action in ENDS and not store.get(run_id).active:
-            state = store.get(run_id).state
+        state = store.get(run_id).state
+        ends = {"pause": ACTIVE, "stop": ACTIVE | {"paused"}}
+        if state not in ends.get(action, {state}):
             raise CommandError(f"Run #{run_id} is {state}; there is nothing to {action}.")
         act = {"pause": jobs.pause_run, "resume": jobs.resume_run, "stop": jobs.stop_run}[action]
         act(store, run_id, outlive=True)

@@ -386,6 +386,15 @@ def test_a_run_that_ended_early_can_go_on(store: RunStore) -> None:
     assert len(store.metrics(run_id)) < points  # what came after the checkpoint comes again
 
 
+def test_a_paused_run_can_be_stopped_for_good(store: RunStore) -> None:
+    run_id = store.create(NETWORK, RECIPES["fast"].configure(NETWORK), "shapes")
+    store.request(run_id, "paused")
+    page = open_page(run=run_id)
+    button(page, "Stop").click().run()
+    assert store.get(run_id).state == "stopped"
+    assert not page.exception and not [box for box in page.button if box.label == "Stop"]
+
+
 def test_what_cannot_go_on_says_so(store: RunStore) -> None:
     run_id = ended(store, "stopped")
     page = open_page(run=run_id)

@@ -49,6 +49,7 @@ def test_a_fan_is_stopped_and_deleted_as_one(store):
     fan = fans.start(store, NETWORK, TRAIN, "shapes", 3)
     with pytest.raises(StateError):
         fans.delete(store, fan)
+    store.request(fans.runs(store, fan)[1].id, "paused")
     fans.stop(store, fan)
     assert {run.state for run in fans.runs(store, fan)} == {"stopped"}
     fans.delete(store, fan)

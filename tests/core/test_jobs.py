@@ -624,6 +624,11 @@ def test_a_paused_run_is_measured(store, capsys):
     assert (found.step, found.images) == (run.checkpoint_step, measured.images)
     assert found.accuracy == pytest.approx(measured.accuracy, abs=0.002)
     assert f"test accuracy {found.accuracy:.1%}" in capsys.readouterr().out
+    with store.database.write() as connection:
+        connection.execute(tables.evaluations.delete())
+    assert main(["runs", "stop", str(run.id)]) == 0  # nobody is on it who would measure it
+    stopped = store.get(run.id)
+    assert (stopped.state, stopped.worker, stopped.has_evaluation) == ("stopped", None, True)
     store.resume(run.id)
     with pytest.raises(StateError, match="can be measured"):
         scoring.measure_again(store, run.id)
