@@ -52,7 +52,6 @@ POLL_SECONDS = 0.15
 FLUSH_SECONDS = 0.5
 MEASURING_SECONDS = 2.0  # between signs of life after the end; nothing else is written then
 CHECKPOINT_SECONDS = 10.0
-CHECKPOINT_SHARE = 0.05  # of the time may go into writing checkpoints; large ones come less often
 GRACE_SECONDS = 0.15  # for the training loop to come round after a stop, before it is done for it
 STUCK_SECONDS = 30.0  # how long the last step of a stopped run may take; then no evaluation
 # How long the database may fail before the worker gives up; one that is gone will not come back.
@@ -98,7 +97,6 @@ class Reporter:
         self._turn = threading.RLock()
         self._flushed_at = -math.inf
         self._kept_at = time.monotonic()
-        self._writing_seconds = 0.0
         self._failing_since: float | None = None
         self._pause = POLL_SECONDS
         self._ends = False
@@ -178,8 +176,7 @@ class Reporter:
 
     def checkpoint_due(self) -> bool:
         """Whether the last kept weights are old enough to be replaced."""
-        pause = max(CHECKPOINT_SECONDS, self._writing_seconds / CHECKPOINT_SHARE)
-        return time.monotonic() - self._kept_at > pause
+        return time.monotonic() - self._kept_at > CHECKPOINT_SECONDS
 
     @property
     def orphaned(self) -> bool:
@@ -344,8 +341,6 @@ class Reporter:
             )
             with self._pending:
                 self._written(rows, snapshot)
-            if checkpoint is not None:
-                self._writing_seconds = time.monotonic() - moment
         else:
             self._store.heartbeat(self._run_id, self._attempt)
         self._write_taken()
