@@ -83,4 +83,4 @@ def test_the_command_line_writes_them(store, run_id, tmp_path, capsys) -> None:
     assert "'csv', 'json'" in capsys.readouterr().err
     weights = ["--format", "safetensors", "--output", str(tmp_path / "w")]
     assert main(["runs", "export", number, *weights]) == 2
-    assert "no run" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"Run #{number} has no weights.\n"
