@@ -440,9 +440,8 @@ class Training:
         self._follow_wanted_threads()
         self._follow_wanted_rate()
         rate = rate_of_step(self._config, self.step, self._batches.steps)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.zero_grad(set_to_none=True)
+        for weight in self._weights:
+            weight.grad = None  # its memory is wanted
         loss, right = self._differentiate(images, labels)
         gradient = None
         if self._config.clip_norm > 0:
@@ -458,7 +457,7 @@ class Training:
             if self._closed:
                 raise Stopped
             self._broken = True  # until all of it is done
-            self._optimizer.step()
+            self._optimizer.step(rate)
             if reports:
                 norms.end(self._weights)
                 self._norms = norms

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from .optimization import Optimizer
+
 
 @dataclass(frozen=True, eq=False)
 class TrainingState:
@@ -100,9 +102,7 @@ def copied(value: torch.Tensor) -> torch.Tensor:
     return value.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
-def optimizer_tensors(
-    model: nn.Module, optimizer: torch.optim.Optimizer
-) -> dict[str, torch.Tensor]:
+def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, torch.Tensor]:
     """Copies of what an optimizer keeps, as ``optimizer/<parameter>/<slot>``."""
     return {
         f"optimizer/{name}/{slot}": copied(value)
@@ -113,7 +113,7 @@ def optimizer_tensors(
 
 
 def restore_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
+    model: nn.Module, optimizer: Optimizer, tensors: dict[str, torch.Tensor]
 ) -> None:
     """Give an optimizer what `optimizer_tensors` took; tensors of other names are left alone.
 

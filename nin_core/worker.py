@@ -382,10 +382,8 @@ def wait_for_run(log: Path) -> str | None:
 
 
 def import_all() -> None:
-    """Import what every run needs: PyTorch above all, with what it puts off until a first step."""
-    import torch._dynamo  # noqa: F401  an optimizer's first step would, for a second or two
-
-    from . import checkpoints, data, diagnosis, evaluation, model, training  # noqa: F401
+    """Import what every run needs, PyTorch above all."""
+    from . import checkpoints, data, diagnosis, evaluation, model, preflight, training  # noqa: F401
 
     # What was imported stays: to look through all of it for garbage takes a fifth of a second, in
     # which no thread of this process does anything else.

@@ -179,18 +179,6 @@ def test_best_fits_itself_to_batch_norm_data_and_its_size():
     assert normed.clip_norm == 0 < plain.clip_norm, "without batch norm maps must stay alive"
 
 
-def test_the_decay_spares_biases_and_batch_norm():
-    network = toy_network(batch_norm=True)
-    config = RECIPES["best"].configure(network)
-    model = build_nin(network)
-    training = Training(model, toy_dataset(), config, network=network, device="cpu")
-    weights, rest = training._optimizer.param_groups
-    assert (weights["weight_decay"], rest["weight_decay"]) == (config.weight_decay, 0)
-    convolutions = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
-    assert [id(p) for p in weights["params"]] == [id(p) for p in convolutions]
-    assert len(weights["params"]) + len(rest["params"]) == len(list(model.parameters()))
-
-
 def test_smoothing_changes_the_step_but_not_what_the_loss_means():
     network = toy_network()
     config = RECIPES["fast"].configure(network, epochs=1, batch_size=300)
