@@ -1,9 +1,10 @@
 """A look at a network before its first step: is this a start from which it can learn?
 
-One forward and one backward pass over a batch of training images, with exactly the weights that a
-run of this configuration starts with. What is looked for is what stops a NiN before it has begun
-(see `recipes`): class maps and channels that are zero for every image, logits that do not tell one
-image from another, layers that no gradient reaches.
+One forward and one backward pass over some training images, with exactly the weights that a run of
+this configuration starts with. People ask for it before a run (`preflight`); each run looks at its
+own start as well, at fewer images, and says what was found (`of_run`). What is looked for is what
+stops a NiN before it has begun (see `recipes`): class maps and channels that are zero for every
+image, logits that do not tell one image from another, layers that no gradient reaches.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 from torch.nn import functional
 
@@ -21,6 +23,7 @@ from .data import balanced_sample
 from .estimate import seconds_per_image
 from .inputs import Inputs
 from .recipes import TrainConfig
+from .records import Start, Verdict
 from .training import starting_model
 from .vitals import norm, watched
 
@@ -28,13 +31,14 @@ if TYPE_CHECKING:
     from .data import Dataset
 
 PROBE_SECONDS = 0.8  # what both passes may take on the reference thread, as estimated
+RUN_SECONDS = 0.2  # and of each run's look at itself
 MAX_PROBE, MIN_PROBE = 256, 20  # images
+# Of a run's batch, that its look at itself has pass at once: it takes no more memory than a step.
+SHARE = 4
 # Below this share of the weights' own norm a gradient moves nothing at any usual rate.
 VANISHED = 1e-7
 # Logits closer together than this, in nats, are one answer for all images.
 SAME_LOGITS = 1e-6
-
-Verdict = Literal["ready", "doubtful", "stalled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +86,15 @@ class Preflight:
         """How many class maps are zero for every image: the last convolution's dead channels."""
         return self.layers[-1].dead
 
+    @property
+    def start(self) -> Start:
+        """What of it a run keeps."""
+        return Start(self.verdict, self.sentence)
 
-def probe_size(network: NiNConfig) -> int:
-    """How many images `preflight` looks at: as many as take about a second, 20 to 256."""
-    return max(MIN_PROBE, min(MAX_PROBE, int(PROBE_SECONDS / seconds_per_image(network))))
+
+def probe_size(network: NiNConfig, seconds: float = PROBE_SECONDS) -> int:
+    """As many images as may be looked at in so many seconds, 20 to 256."""
+    return max(MIN_PROBE, min(MAX_PROBE, int(seconds / seconds_per_image(network))))
 
 
 def preflight(
@@ -103,14 +112,41 @@ def preflight(
     """
     model = starting_model(dataset, config, network)
     chosen = balanced_sample(dataset.train_labels, images or probe_size(network))
-    inputs = Inputs.of(network, dataset, config)(dataset.train_images[chosen])
-    labels = dataset.train_labels[chosen]
+    return _examine(model, dataset, chosen, Inputs.of(network, dataset, config), len(chosen))
 
+
+def of_run(
+    model: nn.Module, dataset: Dataset, config: TrainConfig, network: NiNConfig, inputs: Inputs
+) -> Preflight:
+    """What a run finds of its own start; PyTorch's generators are left as they were.
+
+    Args:
+        model: a copy of its network before the first step, of which the gradients change.
+        inputs: what makes the network's inputs of its images.
+    """
+    size = probe_size(network, RUN_SECONDS)
+    # Batch norm cannot take one value a channel, which is what a lone image may come to.
+    part = min(size, config.batch_size, max(2, config.batch_size // SHARE))
+    chosen = balanced_sample(dataset.train_labels, size // part * part)
+    device = next(model.parameters()).device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        return _examine(model, dataset, chosen, inputs, part)
+
+
+def _examine(
+    model: nn.Module, dataset: Dataset, chosen: torch.Tensor, inputs: Inputs, part: int
+) -> Preflight:
+    """Pass the chosen training images through, so many at once, and back."""
+    outputs, loss = [], 0.0
     with watched(model) as dead:
-        logits = model(inputs)
-    loss = functional.cross_entropy(logits, labels)
-    loss.backward()
-
+        for some in chosen.split(part):
+            logits = model(inputs(dataset.train_images[some]))
+            labels = dataset.train_labels[some].to(logits.device)
+            lost = functional.cross_entropy(logits, labels, reduction="sum") / len(chosen)
+            lost.backward()
+            loss += lost.item()
+            outputs.append(logits.detach())
+    logits = torch.cat(outputs)
     counts = dead.counts()
     layers = [
         LayerStart(
@@ -123,9 +159,9 @@ def preflight(
         for name, module in model.named_modules()
         if isinstance(module, nn.Conv2d)
     ]
-    spread = logits.detach().std(0).max().item() if len(chosen) > 1 else 0.0
-    verdict, sentence = _judge(layers, len(chosen), spread, loss.item())
-    return Preflight(len(chosen), tuple(layers), spread, loss.item(), verdict, sentence)
+    spread = logits.std(0).max().item() if len(chosen) > 1 else 0.0
+    verdict, sentence = _judge(layers, len(chosen), spread, loss)
+    return Preflight(len(chosen), tuple(layers), spread, loss, verdict, sentence)
 
 
 def _judge(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from .database import StoreError
 
@@ -35,6 +35,9 @@ ENDED = frozenset({"stopped", "finished", "failed"})  # and not merely on the wa
 # The phase of a running run in which weights change; before it a stop has nothing to keep.
 PHASE_TRAINING = "training"
 PHASE_MEASURING = "measuring the test set"
+
+
+Verdict = Literal["ready", "doubtful", "stalled"]
 
 
 # --- errors -----------------------------------------------------------------------------------
@@ -131,6 +134,35 @@ class StoredEvaluation:
     created_at: datetime | None = None
 
 
+class Start(NamedTuple):
+    """What a run found of its weights before its first step.
+
+    Attributes:
+        verdict: "ready"; "doubtful": it may learn, but part of the network is lost; "stalled": it
+            cannot learn.
+        sentence: the verdict for people, and what to change.
+    """
+
+    verdict: Verdict
+    sentence: str
+
+    def to_json(self) -> str:
+        """Its text in the store."""
+        return json.dumps(self._asdict(), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Start:
+        """From such a text.
+
+        Raises:
+            ValueError: if it is none.
+        """
+        found = json.loads(text)
+        if not isinstance(found, dict) or found.get("verdict") not in get_args(Verdict):
+            raise ValueError("This is no verdict on a start.")
+        return cls(found["verdict"], str(found.get("sentence", "")))
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One run as the pages show it: what it is, how it stands, its latest figures.
@@ -138,7 +170,8 @@ class Run:
     `network` and `train` are None when this version cannot read them; `problem` then says so.
     `fan` is common to the runs of one seed fan. `predicted_bytes` is what training was expected to
     take beside the process itself, `base_bytes` what that took before it and `peak_bytes` the most
-    it took altogether. `settings` are those its steps are computed with. Times are UTC. `phase`
+    it took altogether. `settings` are those its steps are computed with. `start` is what it found
+    before its first step, None if it had no look. Times are UTC. `phase`
     says in a few words what the worker does at the moment. A worker may still be present after the
     state is final: it measures the test set then. `read_at` is when this was read, by the
     database's clock, which `heartbeat_at` and `desired_at` go by.
@@ -181,6 +214,7 @@ class Run:
     base_bytes: int | None
     peak_bytes: int | None
     settings: Settings | None
+    start: Start | None
     checkpoint_step: int | None
     evaluated_images: int | None
     evaluated_accuracy: float | None

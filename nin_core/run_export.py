@@ -56,6 +56,7 @@ def describe(run: Run) -> dict[str, Any]:
         stamp = getattr(run, name)
         values[name] = None if stamp is None else stamp.isoformat()
     values["settings"] = None if run.settings is None else asdict(run.settings)
+    values["start"] = None if run.start is None else run.start._asdict()
     values["network"] = None if run.network is None else run.network.to_dict()
     values["train"] = None if run.train is None else run.train.to_dict()
     return values

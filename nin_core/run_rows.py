@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection
 from . import tables
 from .checks import ConfigError
 from .config import NiNConfig
-from .records import Run, RunNotFound, WorkerId
+from .records import Run, RunNotFound, Start, WorkerId
 
 if TYPE_CHECKING:
     from .recipes import TrainConfig
@@ -55,6 +55,7 @@ def read_run(row: sa.Row[Any]) -> Run:
             problem = f"This version cannot read the run's {what}: {why}"
             values[name] = None
     values["settings"] = _settings_of(values["settings"])
+    values["start"] = _start_of(values["start"])
     return Run(**values, problem=problem)
 
 
@@ -89,6 +90,14 @@ def _settings_of(text: str | None) -> Settings | None:
 
     try:
         return None if text is None else Settings.from_json(text)
+    except ValueError:
+        return None
+
+
+def _start_of(text: str | None) -> Start | None:
+    """What was found before the first step; None if nothing was, or another version's."""
+    try:
+        return None if text is None else Start.from_json(text)
     except ValueError:
         return None
 

@@ -281,6 +281,7 @@ class RunStore(RunLifecycle):
         base_bytes: int | None = None,
         peak_bytes: int | None = None,
         settings: str | None = None,
+        start: str | None = None,
     ) -> None:
         """Write down facts about a run; what is None stays as it is."""
         values = given(
@@ -293,6 +294,7 @@ class RunStore(RunLifecycle):
             base_bytes=base_bytes,
             peak_bytes=peak_bytes,
             settings=settings,
+            start=start,
         )
         owned = [] if attempt is None else [tables.runs.c.attempt == attempt]
         with self._write() as connection:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 
-SCHEMA = "0004"  # the newest of `migrations`, which has a step for every change of the tables below
+SCHEMA = "0005"  # the newest of `migrations`, which has a step for every change of the tables below
 
 MAX_NAME = 100  # characters of a run's name
 MAX_PIN_NAME = 60
@@ -105,6 +105,7 @@ runs = sa.Table(
     sa.Column("base_bytes", sa.BigInteger),
     sa.Column("peak_bytes", sa.BigInteger),
     sa.Column("settings", sa.Text),  # JSON of `tuning.Settings`
+    sa.Column("start", sa.Text),  # JSON of `records.Start`
     sqlite_autoincrement=True,
 )
 metrics = sa.Table(

@@ -146,6 +146,8 @@ class Training:
             bit, on the same machine with the same number of threads.
         on_event: called with every event before it is yielded; a state that is taken before knows
             nothing of it, one that is taken after does not give it again.
+        on_ready: called with `model` as it is before the first step of all, and what makes its
+            inputs; not if the training goes on from a state.
         on_update: called before this object changes the weights for the first time.
         on_rate: called with a step and a rate that was changed after it (see `change_rate`),
             before the next step's event.
@@ -176,6 +178,7 @@ class Training:
         should_stop: Callable[[], bool] | None = None,
         state: TrainingState | None = None,
         on_event: Callable[[StepEvent | EpochEvent], None] | None = None,
+        on_ready: Callable[[nn.Module, Inputs], None] | None = None,
         on_update: Callable[[], None] | None = None,
         on_rate: Callable[[int, float], None] | None = None,
         on_threads: Callable[[Settings], None] | None = None,
@@ -203,6 +206,7 @@ class Training:
         self._network = network
         self._should_stop = should_stop or (lambda: False)
         self._on_event = on_event or (lambda event: None)
+        self._on_ready = on_ready
         self._on_update = on_update
         self._on_rate = on_rate
         self._on_threads = on_threads
@@ -245,6 +249,8 @@ class Training:
         # The start's few large blocks would leave holes that those of the steps do not fit into.
         with allocator.freed_at_once():
             self.prepare(initialize=initialize)
+        if self._on_ready is not None and not self._resumed:
+            self._on_ready(self._model, self._inputs)
         if self._event_due():
             yield from self._step_event()
         while not self._should_stop():

@@ -13,11 +13,13 @@ Choices made here:
 * A run that has a checkpoint goes on from it, with as many threads as it had at each step, so that
   what follows is, to the bit, what would have followed.
 * With `--with` the process ends when that one, its parent, does.
+* Each run looks at its own start (`preflight`), between its first point and its second.
 * The state is final before the test set is measured and the diagnosis made: both take a while.
 """
 
 from __future__ import annotations
 
+import copy
 import faulthandler
 import gc
 import json
@@ -52,7 +54,9 @@ if TYPE_CHECKING:
     from .data import Dataset
     from .diagnosis import Evaluation
     from .events import EpochEvent, StepEvent
+    from .inputs import Inputs
     from .recipes import TrainConfig
+    from .records import Start
 
 MEMORY_RAN_OUT = "Memory ran out; a smaller batch size or narrower blocks would help."
 # Images for the diagnosis: what PROBE_SECONDS suffice for, within bounds.
@@ -70,6 +74,7 @@ def work_on(
     attempt: int,
     on_event: Callable[[StepEvent | EpochEvent], None] | None = None,
     *,
+    on_start: Callable[[Start], None] | None = None,
     polite: bool = False,
     parent: int | None = None,
 ) -> Reporter:
@@ -77,6 +82,7 @@ def work_on(
 
     Args:
         on_event: called with every event of `fit`, in this thread.
+        on_start: called, after the first one, with what was found before the first step.
         polite: leave the cores to whoever else wants them, above all the dashboard.
         parent: the process to end with; None to go on without it.
 
@@ -93,7 +99,7 @@ def work_on(
             job = _Job(store, patiently(lambda: store.get(run_id)), attempt, reporter)
             if polite:
                 _lower_priority()
-            job.train(on_event)
+            job.train(on_event, on_start)
         except Exception as error:
             reporter.trouble = traceback.format_exc()
             why = sentence_of(error)
@@ -203,10 +209,15 @@ class _Job:
     def _progress(self, sentence: str, fraction: float) -> None:
         self._reporter.note(phase=f"{sentence} ({fraction:.0%})")
 
-    def train(self, on_event: Callable[[StepEvent | EpochEvent], None] | None) -> None:
+    def train(
+        self,
+        on_event: Callable[[StepEvent | EpochEvent], None] | None,
+        on_start: Callable[[Start], None] | None,
+    ) -> None:
         """Fit the network and write the final state."""
         import torch
 
+        from . import preflight
         from .checkpoints import unpack
         from .events import EpochEvent
         from .training import Stopped, Training
@@ -219,6 +230,7 @@ class _Job:
             "memory_format": "channels_last" if settings.channels_last else "contiguous_format",
             "torch": torch.__version__,
         }
+        at_first: list[tuple[nn.Module, Inputs]] = []
         training = Training(
             self.model,
             self.dataset,
@@ -228,6 +240,7 @@ class _Job:
             should_stop=reporter.should_stop,
             state=unpack(self.kept.blob) if self.kept else None,
             on_event=lambda event: reporter.add(_row(event, test_size)),
+            on_ready=lambda model, inputs: at_first.append((copy.deepcopy(model), inputs)),
             on_update=lambda: begin(),  # below: it needs the training
             on_rate=reporter.changed_rate,
             on_threads=reporter.changed_threads,
@@ -240,6 +253,15 @@ class _Job:
             reporter.note(phase=PHASE_TRAINING)
             reporter.replay(recorder.take(training.step, max(training.epoch, 1)))
 
+        def look_at_the_start() -> None:
+            """After the first point, which people wait for; the weights were set aside before."""
+            if at_first:
+                model, inputs = at_first.pop()
+                found = preflight.of_run(model, self.dataset, self.config, self.network, inputs)
+                reporter.note(start=found.start.to_json())
+                if on_start is not None:
+                    on_start(found.start)
+
         reporter.note(total_steps=training.total_steps)
         reporter.watch(training, info, self._threads_beside)
         try:
@@ -250,6 +272,7 @@ class _Job:
                     reporter.keep(training.state())
                 if on_event is not None:
                     on_event(event)
+                look_at_the_start()
         except Stopped:
             pass
         self.settings, self.lanes = training.settings, training.lanes

@@ -197,7 +197,11 @@ def _messages(seen: Seen) -> None:
         st.warning(f"**Diagnosis:** {run.diagnosis}", icon=":material/troubleshoot:")
         too_short = run.diagnosis.startswith(trouble.ALL_ALIVE)
     elif sentence := run_picture.stuck(seen):
-        st.warning(sentence, icon=":material/horizontal_rule:")
+        begun = run_picture.bad_start(run)
+        begun = f" **Before its first step:** {begun}" if begun else ""
+        st.warning(f"{sentence}{begun}", icon=":material/horizontal_rule:")
+    elif sentence := run_picture.bad_start(run):
+        st.warning(f"**Before its first step:** {sentence}", icon=":material/flight_takeoff:")
     elif not (run.error or "").startswith(trouble.DIVERGED):
         return
     _offer_twin(run, too_short)

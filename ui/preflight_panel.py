@@ -1,7 +1,8 @@
 """Under Start: a look at the weights a run would start with, before it costs any time.
 
 Asked for by a button, since a class of thirty would else have the server do it at every change of a
-field. The answer stays for as long as the plan is the one that was looked at.
+field; each run that is started looks by itself (`preflight.of_run`). The answer stays for as long
+as the plan is the one that was looked at.
 """
 
 from __future__ import annotations

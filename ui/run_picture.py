@@ -17,6 +17,7 @@ import streamlit as st
 
 from nin_core import admission, jobs, trouble
 from nin_core.datasets import DATASETS
+from nin_core.records import ENDED
 from ui import numbers, theme
 from ui.curves import History
 from ui.run_points import histories
@@ -125,7 +126,7 @@ def version(seen: Seen, blocks: list[str]) -> str:
     run = seen.run
     told = (
         page_version(run), run.desired_state, run.desired_rate, run.problem, run.error,
-        run.diagnosis, _stuck_since(seen), seen.trouble, blocks,
+        run.diagnosis, bad_start(run), _stuck_since(seen), seen.trouble, blocks,
     )  # fmt: skip
     return _digest(told)
 
@@ -181,6 +182,13 @@ def _waiting(seen: Seen) -> str:
     if seen.place is not None and seen.place.seconds:
         text += f"; expected to start in about {numbers.duration(seen.place.seconds)}"
     return text
+
+
+def bad_start(run: Run) -> str | None:
+    """What was wrong before the first step of a run that has not ended; None if nothing was."""
+    if run.state in ENDED or run.start is None or run.start.verdict == "ready":
+        return None
+    return run.start.sentence
 
 
 def stuck(seen: Seen) -> str | None:

@@ -201,7 +201,8 @@ def _show_run(store: RunStore, options: argparse.Namespace) -> None:
     elif place is not None:
         start = f"; it starts in about {place.seconds:.0f} s" if place.seconds else ""
         print(f"Waiting for its turn, {place.ahead} before it{start}.")
-    for text in (run.error, run.diagnosis, run.problem):
+    start = run.start and f"Before its first step: {run.start.sentence}"
+    for text in (start, run.error, run.diagnosis, run.problem):
         if text:
             print(text)
     if log:

@@ -38,7 +38,7 @@ from .store import opened_store
 
 if TYPE_CHECKING:
     from ..recipes import TrainConfig
-    from ..records import Run, WorkerId
+    from ..records import Run, Start, WorkerId
     from ..store import RunStore
     from ..training import EpochEvent, StepEvent
 
@@ -114,7 +114,9 @@ def _train(options: argparse.Namespace) -> int:
             raise CommandError(f"Run #{run_id} was stopped before it began.")
         run = store.get(run_id)
         printer.start(run)
-        reporter = work_on(store, run_id, attempt, printer.event, polite=True)
+        reporter = work_on(
+            store, run_id, attempt, printer.event, on_start=printer.look, polite=True
+        )
         leave_run(store, run_id, attempt, reporter.trouble)
         run = store.get(run_id)
         try_advance(store, outlive=True)
@@ -186,6 +188,13 @@ class _Printer:
                 f"{left:.0f} s left",
                 moving=True,
             )
+
+    def look(self, start: Start) -> None:
+        """What was found before the first step."""
+        if self._json:
+            self._say(json_line({"event": "start", **start._asdict()}))
+        elif start.verdict != "ready":
+            self._say(f"Before the first step: {start.sentence}")
 
     def end(self, run: Run) -> None:
         if self._json:

@@ -27,7 +27,7 @@ from nin_core.datasets import DATASETS
 from nin_core.evaluation import pack_logits
 from nin_core.measure import PROCESS_BYTES
 from nin_core.recipes import RECIPES
-from nin_core.records import PHASE_MEASURING, Checkpoint, MetricRow, Run
+from nin_core.records import PHASE_MEASURING, Checkpoint, MetricRow, Run, Start
 from nin_core.store import RunStore
 from nin_core.trouble import ALL_ALIVE, DIVERGED, LONGER, LOWER_RATE
 from tests.conftest import dashboard
@@ -443,6 +443,9 @@ def test_a_run_that_stays_at_guessing_says_so_and_offers_its_twin(store: RunStor
     store.add_metrics(run_id, rows[5:], attempt=attempt)
     page.run()
     assert "For 400 steps the loss has stayed at ln(10) = 2.303, what guessing costs" in texts(page)
+    store.note(run_id, start=Start("stalled", "All 10 class maps are zero.").to_json())
+    page.run()
+    assert "wake up. **Before its first step:** All 10 class maps are zero." in texts(page)
     button(page, "Start a twin with the fast recipe").click().run()
     assert not page.exception
     twin = store.list_runs(limit=1)[0]
@@ -452,6 +455,19 @@ def test_a_run_that_stays_at_guessing_says_so_and_offers_its_twin(store: RunStor
     assert twin.train == RECIPES["fast"].configure(NETWORK, train_size=size, seed=3)
     assert page.query_params["run"] == str(twin.id)
     assert store.get(run_id).state == "running"
+
+
+def test_a_run_with_a_bad_start_says_so_at_once_and_offers_its_twin(store: RunStore) -> None:
+    run_id, attempt = run_of(store, recipe="tutorial", steps=2, phase="training")
+    page = open_page(run=run_id)
+    assert "Before its first step" not in texts(page)
+    store.note(run_id, start=Start("doubtful", "4 of 10 class maps are zero.").to_json())
+    page.run()
+    assert "**Before its first step:** 4 of 10 class maps are zero." in texts(page)
+    assert button(page, "Start a twin with the fast recipe")
+    store.transition(run_id, "finished", attempt=attempt)  # then its diagnosis counts
+    page.run()
+    assert "Before its first step" not in texts(page)
 
 
 def test_a_diverged_run_offers_a_twin_at_a_lower_rate(store: RunStore) -> None:

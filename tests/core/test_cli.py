@@ -173,6 +173,9 @@ def test_train_as_json_is_a_run_in_the_store(store):
     )
     assert done.returncode == 0, done.stderr
     events = lines(done.stdout)
+    (start,) = (event for event in events if event["event"] == "start")
+    assert start == {"event": "start", **store.get(events[-1]["run_id"]).start._asdict()}
+    events.remove(start)
     assert {event["event"] for event in events[:-1]} == {"step", "epoch"}
     assert all(event.keys() == EVENT_KEYS for event in events[:-1])
     end = events[-1]

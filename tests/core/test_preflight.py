@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 
@@ -13,7 +14,9 @@ from torch.nn import functional
 from nin_core import PRESETS, RECIPES, BlockConfig, ConfigError, NiNConfig, build_nin, load_dataset
 from nin_core import preflight as module
 from nin_core.data import Dataset, balanced_sample, prepare
-from nin_core.preflight import preflight, probe_size
+from nin_core.inputs import Inputs
+from nin_core.preflight import Preflight, of_run, preflight, probe_size
+from nin_core.records import Start
 from nin_core.training import Training, starting_model
 
 NETWORK = NiNConfig(
@@ -155,6 +158,48 @@ def test_a_layer_that_is_mostly_dead_is_doubtful(
     found = preflight(shapes, RECIPES["fast"].configure(NETWORK), NETWORK, images=30)
     assert found.verdict == "doubtful"
     assert found.sentence.startswith("4 of 6 channels of block1.conv are zero everywhere")
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 40])
+def test_a_run_finds_of_its_own_start_what_is_found_before_it(
+    batch_size: int, shapes: Dataset
+) -> None:
+    """In several parts, and without a trace in the training that goes on."""
+    config = RECIPES["tutorial"].configure(NETWORK, batch_size=batch_size, subset=80, seed=1)
+    set_aside: list[tuple[nn.Module, Inputs]] = []
+
+    def training(looks: bool) -> list[torch.Tensor]:
+        def set_it_aside(model: nn.Module, inputs: Inputs) -> None:
+            set_aside.append((copy.deepcopy(model), inputs))
+
+        model = build_nin(NETWORK)
+        ready = set_it_aside if looks else None
+        work = Training(model, shapes, config, network=NETWORK, device="cpu", on_ready=ready)
+        for event in work.events():
+            if event.step == 1 and looks:
+                found.append(of_run(set_aside[0][0], shapes, config, NETWORK, set_aside[0][1]))
+            if event.step > 2:
+                break
+        return [p.detach().clone() for p in model.parameters()]
+
+    found: list[Preflight] = []
+    looked, unseen = training(True), training(False)
+    assert all(map(torch.equal, looked, unseen))
+    (own,), (before,) = found, {preflight(shapes, config, NETWORK, images=found[0].images)}
+    assert own.images % batch_size == 0 or own.images % (batch_size // 4) == 0
+    assert own.start == before.start
+    assert own.loss == pytest.approx(before.loss, rel=1e-3)
+    for layer, other in zip(own.layers, before.layers, strict=True):
+        assert (layer.name, layer.dead) == (other.name, other.dead)
+        assert layer.weights == pytest.approx(other.weights, rel=1e-5)
+
+
+def test_a_start_that_was_kept_by_another_version_is_none() -> None:
+    start = Start("stalled", "All ln(10) = 2.303: ½.")
+    assert Start.from_json(start.to_json()) == start
+    for text in ("", "[]", '{"verdict": "splendid", "sentence": ""}'):
+        with pytest.raises(ValueError):
+            Start.from_json(text)
 
 
 def test_a_large_network_is_asked_about_fewer_images() -> None:
