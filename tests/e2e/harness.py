@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from playwright.sync_api import Browser, Locator, Page, Playwright, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Playwright, expect
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -220,17 +220,23 @@ def launch_chromium(playwright: Playwright, executable: Path) -> Browser:
     return playwright.chromium.launch(executable_path=executable, args=list(BROWSER_OPTIONS))
 
 
-def open_tab(browser: Browser, size: tuple[int, int] = WIDE, *, dark: bool = False) -> Page:
-    """A tab in a context of its own (no shared cookies, cache or theme choice)."""
-    width, height = size
-    context = browser.new_context(
-        viewport={"width": width, "height": height},
-        color_scheme="dark" if dark else "light",
-        locale="en-US",
-        reduced_motion="reduce",
-    )
+def new_context(browser: Browser) -> BrowserContext:
+    """What tabs have in common: cookies, cache and stored choices."""
+    context = browser.new_context(locale="en-US")
     context.set_default_timeout(PAGE_LIMIT_MS)
-    return context.new_page()
+    return context
+
+
+def open_tab(
+    browser: Browser | BrowserContext, size: tuple[int, int] = WIDE, *, dark: bool = False
+) -> Page:
+    """A tab in that context, or in a new one of its own."""
+    width, height = size
+    context = new_context(browser) if isinstance(browser, Browser) else browser
+    page = context.new_page()
+    page.set_viewport_size({"width": width, "height": height})
+    page.emulate_media(color_scheme="dark" if dark else "light", reduced_motion="reduce")
+    return page
 
 
 def visit(page: Page, server: Dashboard, path: str = "/") -> None:
@@ -261,7 +267,7 @@ def wait_idle(page: Page, quiet: float = 0.4, timeout: float = IDLE_LIMIT) -> No
         playwright.sync_api.TimeoutError: if the page is not idle within `timeout` seconds.
     """
     page.evaluate("() => { window.__ninBusyAt = performance.now(); }")
-    page.wait_for_function(_IDLE, arg=quiet * 1000, timeout=timeout * 1000)
+    page.wait_for_function(_IDLE, arg=quiet * 1000, polling=50, timeout=timeout * 1000)
     assert_no_exception(page)
 
 
