@@ -25,6 +25,7 @@ from .inputs import Inputs
 from .recipes import TrainConfig
 from .records import Start, Verdict
 from .training import starting_model
+from .training_state import random_states, restore_random_states
 from .vitals import norm, watched
 
 if TYPE_CHECKING:
@@ -129,8 +130,11 @@ def of_run(
     part = min(size, config.batch_size, max(2, config.batch_size // SHARE))
     chosen = balanced_sample(dataset.train_labels, size // part * part)
     device = next(model.parameters()).device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    drawn = random_states(device)
+    try:
         return _examine(model, dataset, chosen, inputs, part)
+    finally:
+        restore_random_states(device, drawn)
 
 
 def _examine(
