@@ -34,11 +34,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from .jobs import GAVE_UP, WHY_ORPHANED, log_path, read_tail
 from .processes import is_orphaned
 from .records import PHASE_MEASURING, Checkpoint, ClaimLost, MetricRow, RunNotFound
 from .snapshots import Snapshots, Taken, halved
 from .store import RunStore, StoreError
+from .workers import GAVE_UP, WHY_ORPHANED, log_path, read_tail
 
 if TYPE_CHECKING:
     from .training import Training

@@ -19,11 +19,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .checks import ConfigError
-from .jobs import LOG_TAIL, NICENESS
 from .machine import PROJECT, available_cores
 from .processes import is_orphaned, this_worker
 from .reporter import patiently
 from .store import RunStore, StoreError
+from .workers import LOG_TAIL, NICENESS
 
 if TYPE_CHECKING:
     from .diagnosis import Diagnosis, Evaluation

@@ -38,14 +38,16 @@ from typing import TYPE_CHECKING
 from . import admission, allocator, machine, probing, process_memory, spare, tuning
 from .checks import ConfigError
 from .datasets import DATASETS
-from .jobs import NICENESS, NOT_BEGUN, available_cores, check_dataset, try_advance
+from .jobs import check_dataset, try_advance
 from .lanes import Lanes
+from .machine import available_cores
 from .processes import this_worker
 from .records import PHASE_MEASURING, PHASE_TRAINING, MetricRow, Run
 from .reporter import INTERRUPTED, Reporter, leave_run, patiently
 from .scoring import keep_diagnosis, keep_result
 from .snapshots import Recorder
 from .store import RunStore, StoreError
+from .workers import NICENESS, NOT_BEGUN
 
 if TYPE_CHECKING:
     from torch import nn
