@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
-import torch._dynamo  # an optimizer's first step would, for two seconds of either side's clock
+import torch._dynamo  # PyTorch's first optimizer would, for two seconds of the tutorial's clock
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader

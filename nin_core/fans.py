@@ -101,11 +101,8 @@ def stop(store: RunStore, fan: str, *, outlive: bool = False) -> None:
     Args:
         outlive: as for `jobs.advance`.
     """
-    # The last ones first: none of them begins because another one made room.
-    for run in reversed(runs(store, fan)):
-        if run.active or run.state == "paused":
-            with suppress(RunNotFound):  # deleted meanwhile
-                jobs.stop_run(store, run.id, outlive=outlive)
+    going = [run.id for run in runs(store, fan) if run.active or run.state == "paused"]
+    jobs.stop_runs(store, going, outlive=outlive)
 
 
 def delete(store: RunStore, fan: str) -> None:

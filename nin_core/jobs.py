@@ -11,6 +11,7 @@ Choices made here:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +23,8 @@ from .datasets import DATASETS
 from .machine import accelerators, available_cores
 from .processes import this_host
 from .recipes import check_batches
-from .records import Run, StateError
+from .records import Run, RunNotFound, StateError
+from .scoring import measure_each
 from .store import RunStore, StoreError
 
 if TYPE_CHECKING:
@@ -73,19 +75,26 @@ def require(network: NiNConfig, train: TrainConfig, dataset: str) -> None:
 
 
 def stop_run(store: RunStore, run_id: int, *, outlive: bool = False) -> str:
-    """Ask for a run to stop and return its state; one that trains ends within a second.
+    """Ask for a run to stop and return its state; one that trains ends within a second."""
+    stop_runs(store, [run_id], outlive=outlive)
+    return store.get(run_id).state
 
-    Its worker measures what it has learned. A paused one has none, so it is measured beside, or,
-    with `outlive`, before this returns.
+
+def stop_runs(store: RunStore, run_ids: Sequence[int], *, outlive: bool = False) -> None:
+    """Ask for runs to stop, the last one first: none begins because another one made room.
+
+    Whoever trains measures what it has learned. Of those that no worker is on, because they were
+    paused, what was learned is measured beside, one after another, or, with `outlive`, before this
+    returns. Runs that are not there any more are left out.
     """
-    before = store.get(run_id)
-    state = _request(store, run_id, "stopped", outlive)
-    if before.state == "paused" and before.has_checkpoint and not before.has_evaluation:
-        from .scoring import measure_again  # which builds on this module
-
-        with suppress(ConfigError, StoreError):  # it is stopped; it can be measured at any time
-            measure_again(store, run_id, wait=outlive)
-    return state
+    stopped = []
+    for run_id in reversed(run_ids):
+        with suppress(RunNotFound):
+            waited = store.get(run_id).state in ("paused", "queued")
+            if store.request(run_id, "stopped") == "stopped" and waited:
+                stopped.append(run_id)
+    try_advance(store, outlive=outlive)
+    measure_each(store, stopped, wait=outlive)
 
 
 def pause_run(store: RunStore, run_id: int, *, outlive: bool = False) -> str:

@@ -6,7 +6,7 @@ be a preset's name. It prints one JSON object a line: `progress` (stage, done fr
 
 Choices made here:
 
-* The step is the one that runs take: float32, channels_last, zero_grad, forward, cross-entropy,
+* The step is PyTorch's usual one: float32, channels_last, zero_grad, forward, cross-entropy,
   backward, update.
 * Saved bytes: `saved_tensors_hooks` around the forward pass, each storage once, parameters and
   buffers left out.

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 PROBE_SECONDS = 0.8  # what both passes may take on the reference thread, as estimated
 RUN_SECONDS = 0.2  # and of each run's look at itself
 MAX_PROBE, MIN_PROBE = 256, 20  # images
-# Of a run's batch, that its look at itself has pass at once: it takes no more memory than a step.
+# What part of a run's batch passes at once in its look at itself, so that this takes no more memory
+# than a step; at least two images, for batch norm.
 SHARE = 4
 # Below this share of the weights' own norm a gradient moves nothing at any usual rate.
 VANISHED = 1e-7
@@ -126,7 +127,6 @@ def of_run(
         inputs: what makes the network's inputs of its images.
     """
     size = probe_size(network, RUN_SECONDS)
-    # Batch norm cannot take one value a channel, which is what a lone image may come to.
     part = min(size, config.batch_size, max(2, config.batch_size // SHARE))
     chosen = balanced_sample(dataset.train_labels, size // part * part)
     device = next(model.parameters()).device

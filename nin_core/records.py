@@ -171,10 +171,10 @@ class Run:
     `fan` is common to the runs of one seed fan. `predicted_bytes` is what training was expected to
     take beside the process itself, `base_bytes` what that took before it and `peak_bytes` the most
     it took altogether. `settings` are those its steps are computed with. `start` is what it found
-    before its first step, None if it had no look. Times are UTC. `phase`
-    says in a few words what the worker does at the moment. A worker may still be present after the
-    state is final: it measures the test set then. `read_at` is when this was read, by the
-    database's clock, which `heartbeat_at` and `desired_at` go by.
+    before its first step, None if it had no look. Times are UTC. `phase` says in a few words what
+    the worker does at the moment. A worker may still be present after the state is final: it
+    measures the test set then. `read_at` is when this was read, by the database's clock, which
+    `heartbeat_at` and `desired_at` go by.
     """
 
     id: int

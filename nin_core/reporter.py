@@ -52,6 +52,7 @@ POLL_SECONDS = 0.15
 FLUSH_SECONDS = 0.5
 MEASURING_SECONDS = 2.0  # between signs of life after the end; nothing else is written then
 CHECKPOINT_SECONDS = 10.0
+CHECKPOINT_SHARE = 0.5  # of the time may go into writing them; the largest come less often
 GRACE_SECONDS = 0.15  # for the training loop to come round after a stop, before it is done for it
 STUCK_SECONDS = 30.0  # how long the last step of a stopped run may take; then no evaluation
 # How long the database may fail before the worker gives up; one that is gone will not come back.
@@ -97,6 +98,7 @@ class Reporter:
         self._turn = threading.RLock()
         self._flushed_at = -math.inf
         self._kept_at = time.monotonic()
+        self._writing_seconds = 0.0
         self._failing_since: float | None = None
         self._pause = POLL_SECONDS
         self._ends = False
@@ -175,8 +177,9 @@ class Reporter:
                 self._taken.append(taken)
 
     def checkpoint_due(self) -> bool:
-        """Whether the last kept weights are old enough to be replaced."""
-        return time.monotonic() - self._kept_at > CHECKPOINT_SECONDS
+        """Whether the last kept weights are written, and old enough to be replaced."""
+        pause = max(CHECKPOINT_SECONDS, self._writing_seconds / CHECKPOINT_SHARE)
+        return self._snapshot is None and time.monotonic() - self._kept_at > pause
 
     @property
     def orphaned(self) -> bool:
@@ -333,14 +336,17 @@ class Reporter:
         if notes:
             self._store.note(self._run_id, self._attempt, **notes)
         if rows or snapshot:
-            if snapshot is not None:  # what it leaves behind is never taken again
-                self._write_taken()
+            if snapshot is not None:
+                self._store.heartbeat(self._run_id, self._attempt)  # a large one takes a while
+                self._write_taken()  # what it leaves behind is never taken again
             checkpoint = self._checkpoint(snapshot)
             self._store.add_metrics(
                 self._run_id, rows, attempt=self._attempt, checkpoint=checkpoint
             )
             with self._pending:
                 self._written(rows, snapshot)
+            if snapshot is not None:
+                self._writing_seconds = time.monotonic() - moment
         else:
             self._store.heartbeat(self._run_id, self._attempt)
         self._write_taken()

@@ -72,7 +72,7 @@ class RunLifecycle:
         self._database = database
         self._read, self._write = database.read, database.write
 
-    # -- which process is on which run (used by jobs) --
+    # -- which process is on which run (used by jobs and workers) --
 
     def work(self) -> tuple[list[Run], int]:
         """The runs with a process on them, and how many wait for one."""
@@ -337,10 +337,9 @@ class RunLifecycle:
     def request(self, run_id: int, ending: Literal["stopped", "paused"]) -> str:
         """Ask for a run to stop or to pause, and return the state it has now.
 
-        A run that waits, or whose worker has not come to training, is so on the spot: there is
-        nothing to keep. So is a paused one that is to stop: what it had is kept already. One that
-        trains is stopped by its worker; a stop outdoes a pause. For a run that has ended, nothing
-        happens.
+        A run that waits, or whose worker has not come to training, is so on the spot, as is a
+        paused one that is to stop: what it has learned is kept already. One that trains is stopped
+        by its worker; a stop outdoes a pause. For a run that has ended, nothing happens.
         """
         moment = now()
         idle = sa.or_(

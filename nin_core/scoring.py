@@ -52,6 +52,28 @@ def measure_again(store: RunStore, run_id: int, *, wait: bool = False) -> None:
         measure_beside(store, run_id, attempt)
 
 
+def measure_each(store: RunStore, run_ids: Sequence[int], *, wait: bool) -> None:
+    """Have those of the runs measured that have weights and were not, one after another.
+
+    One that cannot be now is left as it is: it can be measured at any time.
+
+    Args:
+        wait: until that is done.
+    """
+
+    def work(wait_for_each: bool = True) -> None:
+        for run_id in run_ids:
+            with suppress(ConfigError, StoreError):
+                run = store.get(run_id)
+                if run.has_checkpoint and not run.has_evaluation:
+                    measure_again(store, run_id, wait=wait_for_each)
+
+    if wait or len(run_ids) < 2:
+        work(wait)
+    else:
+        threading.Thread(target=work, name="measure-runs", daemon=True).start()
+
+
 def measure_beside(store: RunStore, run_id: int, attempt: int) -> None:
     """Have a run measured whose slot this process holds under `attempt`, and do not wait for it."""
     threading.Thread(

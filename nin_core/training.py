@@ -249,8 +249,8 @@ class Training:
         # The start's few large blocks would leave holes that those of the steps do not fit into.
         with allocator.freed_at_once():
             self.prepare(initialize=initialize)
-        if self._on_ready is not None and not self._resumed:
-            self._on_ready(self._model, self._inputs)
+            if self._on_ready is not None and not self._resumed:
+                self._on_ready(self._model, self._inputs)
         if self._event_due():
             yield from self._step_event()
         while not self._should_stop():
@@ -555,6 +555,11 @@ class Training:
         return tested
 
     def _require_finite(self, loss: float) -> None:
+        if not math.isfinite(loss) and self.step == 1:
+            raise DivergedError(
+                f"{DIVERGED} in the very first step: the weights start too large; the fast recipe "
+                "would work."
+            )
         if not math.isfinite(loss):
             rate = self._config.rate_after(self.step)
             raise DivergedError(

@@ -108,7 +108,6 @@ def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, torch
         f"optimizer/{name}/{slot}": copied(value)
         for name, parameter in model.named_parameters()
         for slot, value in optimizer.state.get(parameter, {}).items()
-        if isinstance(value, torch.Tensor)
     }
 
 

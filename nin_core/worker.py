@@ -42,7 +42,7 @@ from .jobs import check_dataset, try_advance
 from .lanes import Lanes
 from .machine import available_cores
 from .processes import this_worker
-from .records import PHASE_MEASURING, PHASE_TRAINING, MetricRow, Run
+from .records import PHASE_MEASURING, PHASE_TRAINING, MetricRow, Run, Start
 from .reporter import INTERRUPTED, Reporter, leave_run, patiently
 from .scoring import keep_diagnosis, keep_result
 from .snapshots import Recorder
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     from .events import EpochEvent, StepEvent
     from .inputs import Inputs
     from .recipes import TrainConfig
-    from .records import Start
 
 MEMORY_RAN_OUT = "Memory ran out; a smaller batch size or narrower blocks would help."
 # Images for the diagnosis: what PROBE_SECONDS suffice for, within bounds.
@@ -259,7 +258,15 @@ class _Job:
             """After the first point, which people wait for; the weights were set aside before."""
             if at_first:
                 model, inputs = at_first.pop()
-                found = preflight.of_run(model, self.dataset, self.config, self.network, inputs)
+                # Its blocks are of other sizes than a step's: they would lie between them for good.
+                training.lanes.give_back()
+                try:
+                    found = preflight.of_run(model, self.dataset, self.config, self.network, inputs)
+                except Exception:  # the run itself goes on; the log says what it does not know
+                    reporter.trouble = traceback.format_exc()
+                    return
+                finally:
+                    training.lanes.give_back()
                 reporter.note(start=found.start.to_json())
                 if on_start is not None:
                     on_start(found.start)

@@ -197,11 +197,13 @@ def _messages(seen: Seen) -> None:
         st.warning(f"**Diagnosis:** {run.diagnosis}", icon=":material/troubleshoot:")
         too_short = run.diagnosis.startswith(trouble.ALL_ALIVE)
     elif sentence := run_picture.stuck(seen):
-        begun = run_picture.bad_start(run)
+        begun = run_picture.bad_start(seen)
         begun = f" **Before its first step:** {begun}" if begun else ""
         st.warning(f"{sentence}{begun}", icon=":material/horizontal_rule:")
-    elif sentence := run_picture.bad_start(run):
+    elif sentence := run_picture.bad_start(seen):
         st.warning(f"**Before its first step:** {sentence}", icon=":material/flight_takeoff:")
+        if run.train is not None and run.train.recipe == "fast":
+            return  # a twin would start from the same weights
     elif not (run.error or "").startswith(trouble.DIVERGED):
         return
     _offer_twin(run, too_short)

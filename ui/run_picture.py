@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import streamlit as st
 
-from nin_core import admission, jobs, trouble
+from nin_core import admission, jobs, summarize, trouble
 from nin_core.datasets import DATASETS
-from nin_core.records import ENDED
+from nin_core.trouble import GUESSING_BAND
 from ui import numbers, theme
 from ui.curves import History
 from ui.run_points import histories
@@ -126,7 +127,7 @@ def version(seen: Seen, blocks: list[str]) -> str:
     run = seen.run
     told = (
         page_version(run), run.desired_state, run.desired_rate, run.problem, run.error,
-        run.diagnosis, bad_start(run), _stuck_since(seen), seen.trouble, blocks,
+        run.diagnosis, bad_start(seen), _stuck_since(seen), seen.trouble, blocks,
     )  # fmt: skip
     return _digest(told)
 
@@ -184,10 +185,27 @@ def _waiting(seen: Seen) -> str:
     return text
 
 
-def bad_start(run: Run) -> str | None:
-    """What was wrong before the first step of a run that has not ended; None if nothing was."""
-    if run.state in ENDED or run.start is None or run.start.verdict == "ready":
+def bad_start(seen: Seen) -> str | None:
+    """What was wrong before a run's first step; None if nothing was, or if it is over.
+
+    Its end is told by its diagnosis, or by why it failed. Before, the latest test says whether what
+    was dead has come to life, and the loss whether it learns.
+    """
+    run, history = seen.run, seen.history
+    if run.start is None or run.start.verdict == "ready" or run.network is None:
         return None
+    if run.state in ("finished", "failed") or (run.train and run.train.more_epochs):
+        return None
+    if run.start.verdict == "stalled":
+        guessing = math.log(run.network.num_classes)
+        learns = run.train_loss is not None and run.train_loss < guessing * (1 - GUESSING_BAND)
+        return None if learns else run.start.sentence
+    if len(history.dead):
+        channels = {layer.name: layer.output_shape[0] for layer in summarize(run.network).layers}
+        of = np.array([channels.get(name, 0) for name in history.dead_layers])
+        dead = history.dead[-1]
+        if not dead[-1] and (2 * dead <= of).all():
+            return None
     return run.start.sentence
 
 

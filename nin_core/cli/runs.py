@@ -170,6 +170,8 @@ def _change_run(store: RunStore, options: argparse.Namespace) -> None:
         ends = {"pause": ACTIVE, "stop": ACTIVE | {"paused"}}
         if state not in ends.get(action, {state}):
             raise CommandError(f"Run #{run_id} is {state}; there is nothing to {action}.")
+        if action == "stop" and store.get(run_id).has_checkpoint and state == "paused":
+            print("Measuring it on the test set …", file=sys.stderr)
         act = {"pause": jobs.pause_run, "resume": jobs.resume_run, "stop": jobs.stop_run}[action]
         act(store, run_id, outlive=True)
     run = store.get(run_id)
@@ -201,8 +203,8 @@ def _show_run(store: RunStore, options: argparse.Namespace) -> None:
     elif place is not None:
         start = f"; it starts in about {place.seconds:.0f} s" if place.seconds else ""
         print(f"Waiting for its turn, {place.ahead} before it{start}.")
-    start = run.start and f"Before its first step: {run.start.sentence}"
-    for text in (start, run.error, run.diagnosis, run.problem):
+    began = run.start and f"Before its first step: {run.start.sentence}"
+    for text in (began, run.error, run.diagnosis, run.problem):
         if text:
             print(text)
     if log:

@@ -465,9 +465,38 @@ def test_a_run_with_a_bad_start_says_so_at_once_and_offers_its_twin(store: RunSt
     page.run()
     assert "**Before its first step:** 4 of 10 class maps are zero." in texts(page)
     assert button(page, "Start a twin with the fast recipe")
-    store.transition(run_id, "finished", attempt=attempt)  # then its diagnosis counts
-    page.run()
+
+    def tested(step: int, dead_maps: int) -> None:
+        counts = json.dumps({"block1.conv": 1, "block3.conv1x1_2": dead_maps})
+        row = MetricRow("step", 1, step, step / 10, 1.0, 0.5, 1.0, 0.6, 500, dead_channels=counts)
+        store.add_metrics(run_id, [row], attempt=attempt)
+        page.run()
+
+    tested(10, 2)
+    assert "Before its first step" in texts(page)
+    tested(20, 0)  # what was dead has come to life
     assert "Before its first step" not in texts(page)
+
+
+@pytest.mark.parametrize(("state", "said"), [("stopped", True), ("failed", False)])
+def test_a_run_that_ended_early_still_says_how_it_began_unless_it_says_more(
+    store: RunStore, state: str, said: bool
+) -> None:
+    run_id, attempt = run_of(store, recipe="tutorial", phase="training")
+    store.note(run_id, start=Start("stalled", "All 10 class maps are zero.").to_json())
+    store.transition(run_id, state, attempt=attempt, error=None if said else f"{DIVERGED}.")
+    store.release(run_id, attempt)
+    page = open_page(run=run_id)
+    assert ("Before its first step" in texts(page)) == said
+    assert button(page, "Start a twin with the fast recipe")
+
+
+def test_a_bad_start_of_the_fast_recipe_offers_no_twin_that_starts_alike(store: RunStore) -> None:
+    run_id, _ = run_of(store, phase="training")
+    store.note(run_id, start=Start("stalled", "No gradient reaches block1.conv.").to_json())
+    page = open_page(run=run_id)
+    assert "Before its first step" in texts(page)
+    assert not [box for box in page.main.button if box.label.startswith("Start a twin")]
 
 
 def test_a_diverged_run_offers_a_twin_at_a_lower_rate(store: RunStore) -> None:

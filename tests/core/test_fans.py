@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from nin_core import PRESETS, RECIPES, ConfigError, fans, jobs, processes
+from nin_core import PRESETS, RECIPES, ConfigError, fans, jobs, processes, scoring
 from nin_core.records import MetricRow, StateError
 from nin_core.store import RunStore
 from nin_core.trouble import DIVERGED
@@ -44,13 +44,23 @@ def test_a_number_of_seeds_out_of_range_makes_no_run(store, seeds):
     assert store.list_runs() == []
 
 
-def test_a_fan_is_stopped_and_deleted_as_one(store):
+def test_a_fan_is_stopped_and_deleted_as_one(store, monkeypatch):
     other = store.create(NETWORK, TRAIN, "shapes")
     fan = fans.start(store, NETWORK, TRAIN, "shapes", 3)
     with pytest.raises(StateError):
         fans.delete(store, fan)
-    store.request(fans.runs(store, fan)[1].id, "paused")
-    fans.stop(store, fan)
+    for run in fans.runs(store, fan)[1:]:
+        store.request(run.id, "paused")
+        store.save_checkpoint(run.id, 2, 1, b"weights")
+    measured = []
+
+    def measure(store: RunStore, run_id: int, *, wait: bool) -> None:
+        measured.append((run_id, wait))
+        raise StateError("its process has not quite ended")  # no reason not to stop the others
+
+    monkeypatch.setattr(scoring, "measure_again", measure)
+    fans.stop(store, fan, outlive=True)
+    assert measured == [(run.id, True) for run in fans.runs(store, fan)[:0:-1]]
     assert {run.state for run in fans.runs(store, fan)} == {"stopped"}
     fans.delete(store, fan)
     assert [run.id for run in store.list_runs()] == [other]

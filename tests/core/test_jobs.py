@@ -593,6 +593,33 @@ def test_an_end_that_cannot_be_written_is_given_up_though_signs_of_life_can(
     assert run.error == "Its disk is full. This worker gives up."
 
 
+def test_a_look_at_the_start_that_fails_costs_no_run(store, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no memory for that")
+
+    monkeypatch.setattr("nin_core.preflight.of_run", fail)
+    work = Work(store, SHORT)
+    run = work.join()
+    assert (run.state, run.start, run.has_evaluation) == ("finished", None, True)
+    assert "no memory for that" in work.reporter.trouble
+
+
+def test_no_weights_are_kept_while_the_last_ones_are_written(store, monkeypatch):
+    monkeypatch.setattr(reporting, "CHECKPOINT_SECONDS", 0.05)
+    reporter = reporting.Reporter(store, 1, 1)
+    assert not reporter.checkpoint_due()
+    time.sleep(0.1)
+    assert reporter.checkpoint_due()
+    snapshot = SimpleNamespace()
+    reporter.keep(snapshot)
+    time.sleep(0.1)
+    assert not reporter.checkpoint_due()
+    reporter._written([], snapshot)
+    assert reporter.checkpoint_due()
+    reporter._writing_seconds = 60.0  # then there is time for the rest between two of them
+    assert not reporter.checkpoint_due()
+
+
 def test_a_run_that_lost_its_worker_after_its_last_step_still_finishes(store):
     run = Work(store, SHORT).join()
     assert run.state == "finished"
