@@ -145,9 +145,14 @@ def new_page(request: pytest.FixtureRequest, context: BrowserContext) -> Iterato
     finally:
         # Not by a script of the page's: it may hang.
         for page in pages:
+            address = urlsplit(page.url)
+            stored = {
+                "origin": f"{address.scheme}://{address.netloc}",
+                "storageTypes": "local_storage",
+            }
+            with suppress(Error):  # it is closed, or has crashed
+                context.new_cdp_session(page).send("Storage.clearDataForOrigin", stored)
             with suppress(Error):
-                origin = {"origin": page.url, "storageTypes": "local_storage"}
-                context.new_cdp_session(page).send("Storage.clearDataForOrigin", origin)
                 page.close()
         context.clear_cookies()
 
