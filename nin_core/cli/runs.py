@@ -180,6 +180,9 @@ def _change_run(store: RunStore, options: argparse.Namespace) -> None:
     if action == "measure":
         accuracy = run.evaluated_accuracy
         wish = f", test accuracy {accuracy:.1%}" if accuracy is not None else ", and not measured"
+    elif action == "stop" and run.state == "stopped" and run.worker is None:
+        if run.has_checkpoint and not run.has_evaluation:
+            wish = f", and not measured; `runs measure {run_id}` would do that"
     elif action == "rename":
         wish = f" and called {run.name}"
     elif run.desired_rate is not None:

@@ -274,6 +274,17 @@ def test_a_run_is_paused_and_deleted_by_number(store, capsys):
     assert "`runs pause 5`" in capsys.readouterr().err
 
 
+def test_a_stop_says_what_could_not_be_measured(store, capsys, monkeypatch):
+    network = PRESETS["nin-slim-128"]
+    run_id = store.create(network, RECIPES["fast"].configure(network), "shapes")
+    store.request(run_id, "paused")
+    store.save_checkpoint(run_id, 2, 1, b"weights")
+    monkeypatch.setattr("nin_core.jobs.measure_each", lambda *_, **__: None)
+    assert main(["runs", "stop", str(run_id)]) == 0
+    said = f"Run #{run_id} is stopped, and not measured; `runs measure {run_id}` would do that.\n"
+    assert capsys.readouterr().out == said
+
+
 def test_what_has_ended_is_not_stopped_without_a_word(store, capsys):
     network = PRESETS["nin-slim-128"]
     run_id = store.create(network, RECIPES["fast"].configure(network), "shapes")
