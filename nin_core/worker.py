@@ -218,7 +218,6 @@ class _Job:
         """Fit the network and write the final state."""
         import torch
 
-        from . import preflight
         from .checkpoints import unpack
         from .events import EpochEvent
         from .training import Stopped, Training
@@ -254,23 +253,6 @@ class _Job:
             reporter.note(phase=PHASE_TRAINING)
             reporter.replay(recorder.take(training.step, max(training.epoch, 1)))
 
-        def look_at_the_start() -> None:
-            """After the first point, which people wait for; the weights were set aside before."""
-            if at_first:
-                model, inputs = at_first.pop()
-                # Its blocks are of other sizes than a step's: they would lie between them for good.
-                training.lanes.give_back()
-                try:
-                    found = preflight.of_run(model, self.dataset, self.config, self.network, inputs)
-                except Exception:  # the run itself goes on; the log says what it does not know
-                    reporter.trouble = traceback.format_exc()
-                    return
-                finally:
-                    training.lanes.give_back()
-                reporter.note(start=found.start.to_json())
-                if on_start is not None:
-                    on_start(found.start)
-
         reporter.note(total_steps=training.total_steps)
         reporter.watch(training, info, self._threads_beside)
         try:
@@ -281,7 +263,8 @@ class _Job:
                     reporter.keep(training.state())
                 if on_event is not None:
                     on_event(event)
-                look_at_the_start()
+                if at_first:  # after the first point, which people wait for
+                    self._look_at_start(*at_first.pop(), training.lanes, on_start)
         except Stopped:
             pass
         self.settings, self.lanes = training.settings, training.lanes
@@ -293,6 +276,29 @@ class _Job:
             reporter.end(
                 reporter.ending, training.state(), phase=PHASE_MEASURING if measures else None
             )
+
+    def _look_at_start(
+        self,
+        model: nn.Module,
+        inputs: Inputs,
+        lanes: Lanes,
+        on_start: Callable[[Start], None] | None,
+    ) -> None:
+        """Store what is to be said of the weights of before the first step, which `model` has."""
+        from .preflight import of_run
+
+        # Its blocks are of other sizes than a step's: they would lie between them for good.
+        lanes.give_back()
+        try:
+            start = of_run(model, self.dataset, self.config, self.network, inputs).start
+        except Exception:  # the run itself goes on; the log says what it does not know
+            self._reporter.trouble = traceback.format_exc()
+            return
+        finally:
+            lanes.give_back()
+        self._reporter.note(start=start.to_json())
+        if on_start is not None:
+            on_start(start)
 
     def measure(self) -> None:
         """Store the logits on the test set, and why the run did not learn if it did not."""

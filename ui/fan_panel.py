@@ -437,6 +437,8 @@ def verdict(runs: Sequence[Run], stalls: dict[int, fans.Stall]) -> str:
     waiting = sum(run.state == "queued" for run in runs)
     training_now = sum(run.state == "running" for run in runs)
     parts = [f"{len(ended)} of {total} ended at the loss of guessing"]
+    if not any(run.state in ENDED for run in runs):
+        parts = [f"none of {total} has ended yet"]
     if so_far := len(guessing) - len(ended):
         parts.append(f"{so_far} {'is' if so_far == 1 else 'are'} at it so far")
     if diverged:

@@ -165,8 +165,9 @@ def progress(seen: Seen) -> str | None:
     text = escape(_ENDING.get(run.desired_state, text))
     done = f"{100 * run.progress:.1f}"
     return (
-        f"<div class='nin-progress' role='progressbar' aria-label='Progress of the run' "
-        f"aria-valuemin='0' aria-valuemax='100' aria-valuenow='{done}' aria-valuetext='{text}'>"
+        f"<div class='nin-progress' data-run='{run.id}' role='progressbar' "
+        f"aria-label='Progress of the run' aria-valuemin='0' aria-valuemax='100' "
+        f"aria-valuenow='{done}' aria-valuetext='{text}'>"
         f"<span>{text}</span><div><i style='width:{done}%'></i></div></div>"
     )
 
@@ -260,7 +261,10 @@ def figures(run: Run, history: History) -> str | None:
         f"<b>{value}</b><small>{escape(note)}</small></div>"
         for label, color, value, note in shown
     )
-    return f"<div class='nin-figures' role='list' aria-label='Latest figures'>{body}</div>"
+    return (
+        f"<div class='nin-figures' data-run='{run.id}' role='list' aria-label='Latest figures'>"
+        f"{body}</div>"
+    )
 
 
 def _latest(run: Run, history: History) -> tuple[float | None, float | None, str]:

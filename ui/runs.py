@@ -133,7 +133,7 @@ def _table(runs: list[Run], opened: int | None) -> None:
             "Run": st.column_config.NumberColumn(format="#%d", width=60),
             "Name": st.column_config.TextColumn(width="medium"),
             "State": st.column_config.TextColumn(width="small"),
-            "Test accuracy": st.column_config.NumberColumn(format="%.1f%%", width="small"),
+            "Test accuracy": st.column_config.NumberColumn(format="%.1f%%", width=105),
             "Epochs": st.column_config.TextColumn(width="small"),
             "Seconds": st.column_config.NumberColumn(format="%.1f", width="small"),
             "Created": st.column_config.DatetimeColumn(

@@ -297,6 +297,31 @@ def test_the_fastest_way_to_train_is_found_before_the_first_run(
     assert_no_exception(page)
 
 
+def test_a_new_run_never_shows_the_figures_of_the_one_before(
+    start_server: StartServer, page: Page
+) -> None:
+    """Both are alive; what still comes for the first is not for what the page shows now."""
+    visit(page, start_server(), "/training")
+    choose(page, "Data set", "Shapes (generated)")
+    set_number(page, "Epochs", 200)
+    press(page, "Start")
+    expect(page.locator(".nin-progress")).to_contain_text("Epoch 1 of 200", timeout=120_000)
+    button(page, "Start").click()
+    expect(page.get_by_role("heading", name=re.compile("^#2 "))).to_be_visible()
+    seen = page.evaluate(
+        """async () => {
+            const seen = new Set(), until = performance.now() + 6000;
+            while (performance.now() < until) {
+                for (const one of document.querySelectorAll('.nin-figures, .nin-progress'))
+                    seen.add(one.dataset.run);
+                await new Promise(requestAnimationFrame);
+            }
+            return [...seen];
+        }"""
+    )
+    assert seen == ["2"]
+
+
 def test_a_killed_worker_is_shown_as_interrupted(server: Dashboard, page: Page) -> None:
     run_id = start_long_run(page, server)
     worker = RunStore(server.store_url).get(run_id).worker_pid

@@ -7,8 +7,10 @@ const TOLD_AGAIN = 5000; // where news was told and the page has not been drawn 
 
 export default function ({ data, parentElement, setTriggerValue }) {
   if (!data) return;
+  // A page shows one run: whoever followed another one is done, even if its node stays for a moment.
+  for (const [key, other] of followers) if (key !== data.key) end(other);
   let follower = followers.get(data.key);
-  if (!follower) followers.set(data.key, (follower = { failures: 0, told: null, toldAt: 0 }));
+  if (!follower || follower.ended) followers.set(data.key, (follower = { failures: 0, told: null, toldAt: 0 }));
   if (follower.data !== data) {
     follower.data = data;
     follower.serial = data.serial;
@@ -59,7 +61,8 @@ async function once(follower) {
     if (follower.failures > 1) tell(follower, `lost ${follower.failures}`);
     return RETRY / 1000;
   }
-  if (follower.data !== data) return 0; // the page has been drawn anew: this may be older
+  // The page has been drawn anew, or shows something else: this may be older.
+  if (follower.ended || follower.data !== data) return 0;
   follower.serial = answer.serial;
   if (answer.chart) window.ninPlots?.get(answer.chart.key)?.show(answer.chart);
   for (const html of answer.html ?? []) patch(html);
@@ -78,11 +81,14 @@ function tell(follower, news) {
   follower.tell(news);
 }
 
-/** Make the element on the page with the class of `html`'s the same, leaving alone what is. */
+/**
+ * Make the element on the page with the class of `html`'s the same, leaving alone what is.
+ * One of another run is not touched: the page is about to show that one.
+ */
 function patch(html) {
   const fresh = new DOMParser().parseFromString(html, "text/html").body.firstElementChild;
   const old = document.querySelector(`.${fresh.classList[0]}`);
-  if (old) become(old, fresh);
+  if (old && old.dataset.run === fresh.dataset.run) become(old, fresh);
 }
 
 function become(old, fresh) {
