@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from . import admission, process_memory, spare, workers
 from .checkpoints import holds_training
@@ -90,8 +90,7 @@ def stop_runs(store: RunStore, run_ids: Sequence[int], *, outlive: bool = False)
     stopped = []
     for run_id in reversed(run_ids):
         with suppress(RunNotFound):
-            waited = store.get(run_id).state in ("paused", "queued")
-            if store.request(run_id, "stopped") == "stopped" and waited:
+            if store.request(run_id, "stopped") == "stopped":
                 stopped.append(run_id)
     try_advance(store, outlive=outlive)
     measure_each(store, stopped, wait=outlive)
@@ -99,7 +98,9 @@ def stop_runs(store: RunStore, run_ids: Sequence[int], *, outlive: bool = False)
 
 def pause_run(store: RunStore, run_id: int, *, outlive: bool = False) -> str:
     """Ask for a run to leave its worker and return its state; it can go on with `resume_run`."""
-    return _request(store, run_id, "paused", outlive)
+    state = store.request(run_id, "paused")
+    try_advance(store, outlive=outlive)
+    return state
 
 
 def resume_run(store: RunStore, run_id: int, *, outlive: bool = False) -> None:
@@ -167,14 +168,6 @@ def _require_can_go_on(store: RunStore, run_id: int) -> None:
             f"Run #{run_id} has weights, but nothing that its training could go on from; a "
             "duplicate of it would train anew."
         )
-
-
-def _request(
-    store: RunStore, run_id: int, ending: Literal["stopped", "paused"], outlive: bool
-) -> str:
-    state = store.request(run_id, ending)
-    try_advance(store, outlive=outlive)
-    return state
 
 
 def try_advance(store: RunStore, *, slots: int | None = None, outlive: bool = False) -> str | None:

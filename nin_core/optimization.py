@@ -17,18 +17,22 @@ from .recipes import TrainConfig
 ADAMW_SECOND_BETA = 0.95
 ADAMW_EPSILON = 1e-8
 
+Weights = list[nn.Parameter]
+Tensors = list[torch.Tensor]
+Groups = Sequence[tuple[Weights, float]]  # weights, and by how much of themselves they decay
+
 
 class Optimizer:
     """Changes weights by their gradients, all tensors of a kind in one call.
 
     Args:
-        groups: weights, and by how much of themselves they decay.
+        groups: all weights; those that decay differently in different ones.
 
     Attributes:
         state: what is kept from step to step, by weight and slot; empty before the first.
     """
 
-    def __init__(self, groups: Sequence[tuple[list[nn.Parameter], float]]) -> None:
+    def __init__(self, groups: Groups) -> None:
         self._groups = [(weights, decay) for weights, decay in groups if weights]
         self.state: dict[nn.Parameter, dict[str, torch.Tensor]] = {}
 
@@ -40,16 +44,10 @@ class Optimizer:
                 assert len(gradients) == len(weights)
                 self._change(weights, gradients, rate, decay)
 
-    def _change(
-        self,
-        weights: list[nn.Parameter],
-        gradients: list[torch.Tensor],
-        rate: float,
-        decay: float,
-    ) -> None:
+    def _change(self, weights: Weights, gradients: Tensors, rate: float, decay: float) -> None:
         raise NotImplementedError
 
-    def _slot(self, weights: list[nn.Parameter], name: str) -> list[torch.Tensor]:
+    def _slot(self, weights: Weights, name: str) -> Tensors:
         return [self.state[weight][name] for weight in weights]
 
 
@@ -60,23 +58,11 @@ class SGD(Optimizer):
     ICML 2013, in the form in which the rate multiplies the whole step.
     """
 
-    def __init__(
-        self,
-        groups: Sequence[tuple[list[nn.Parameter], float]],
-        *,
-        momentum: float,
-        nesterov: bool,
-    ) -> None:
+    def __init__(self, groups: Groups, *, momentum: float, nesterov: bool) -> None:
         super().__init__(groups)
         self._momentum, self._nesterov = momentum, nesterov
 
-    def _change(
-        self,
-        weights: list[nn.Parameter],
-        gradients: list[torch.Tensor],
-        rate: float,
-        decay: float,
-    ) -> None:
+    def _change(self, weights: Weights, gradients: Tensors, rate: float, decay: float) -> None:
         if decay:
             gradients = list(torch._foreach_add(gradients, weights, alpha=decay))
         if self._momentum:
@@ -101,22 +87,11 @@ class AdamW(Optimizer):
     Source: Loshchilov and Hutter, "Decoupled weight decay regularization", arXiv 1711.05101.
     """
 
-    def __init__(
-        self,
-        groups: Sequence[tuple[list[nn.Parameter], float]],
-        *,
-        betas: tuple[float, float],
-    ) -> None:
+    def __init__(self, groups: Groups, *, betas: tuple[float, float]) -> None:
         super().__init__(groups)
         self._betas = betas
 
-    def _change(
-        self,
-        weights: list[nn.Parameter],
-        gradients: list[torch.Tensor],
-        rate: float,
-        decay: float,
-    ) -> None:
+    def _change(self, weights: Weights, gradients: Tensors, rate: float, decay: float) -> None:
         first, second = self._betas
         if weights[0] not in self.state:
             for weight in weights:

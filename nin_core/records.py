@@ -37,9 +37,6 @@ PHASE_TRAINING = "training"
 PHASE_MEASURING = "measuring the test set"
 
 
-Verdict = Literal["ready", "doubtful", "stalled"]
-
-
 # --- errors -----------------------------------------------------------------------------------
 
 
@@ -132,6 +129,9 @@ class StoredEvaluation:
     accuracy: float | None
     logits: bytes = field(repr=False)
     created_at: datetime | None = None
+
+
+Verdict = Literal["ready", "doubtful", "stalled"]
 
 
 class Start(NamedTuple):

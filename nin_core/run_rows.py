@@ -12,8 +12,9 @@ Choices made here:
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -25,7 +26,8 @@ from .records import Run, RunNotFound, Start, WorkerId
 
 if TYPE_CHECKING:
     from .recipes import TrainConfig
-    from .tuning import Settings
+
+T = TypeVar("T")
 
 RUN_COLUMNS = [column for column in tables.runs.columns if column.name != "log"] + [
     sa.select(column).where(column.table.c.run_id == tables.runs.c.id).scalar_subquery().label(name)
@@ -44,6 +46,8 @@ RUN_COLUMNS.append(tables.Clock().label("read_at"))
 
 def read_run(row: sa.Row[Any]) -> Run:
     """The run in a row of `RUN_COLUMNS`."""
+    from .tuning import Settings
+
     values = dict(row._mapping)
     problem = None
     for name, read in (("network", _network_of), ("train", train_of)):
@@ -54,8 +58,8 @@ def read_run(row: sa.Row[Any]) -> Run:
             what = "network" if name == "network" else "training settings"
             problem = f"This version cannot read the run's {what}: {why}"
             values[name] = None
-    values["settings"] = _settings_of(values["settings"])
-    values["start"] = _start_of(values["start"])
+    values["settings"] = _readable(values["settings"], Settings.from_json)
+    values["start"] = _readable(values["start"], Start.from_json)
     return Run(**values, problem=problem)
 
 
@@ -84,20 +88,10 @@ def _network_of(text: str) -> NiNConfig:
     return NiNConfig.from_dict(json.loads(text))
 
 
-def _settings_of(text: str | None) -> Settings | None:
-    """The settings that were written down; None if there are none, or another version's."""
-    from .tuning import Settings
-
+def _readable(text: str | None, read: Callable[[str], T]) -> T | None:
+    """What was written down; None if nothing was, or another version's."""
     try:
-        return None if text is None else Settings.from_json(text)
-    except ValueError:
-        return None
-
-
-def _start_of(text: str | None) -> Start | None:
-    """What was found before the first step; None if nothing was, or another version's."""
-    try:
-        return None if text is None else Start.from_json(text)
+        return None if text is None else read(text)
     except ValueError:
         return None
 

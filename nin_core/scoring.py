@@ -60,18 +60,20 @@ def measure_each(store: RunStore, run_ids: Sequence[int], *, wait: bool) -> None
     Args:
         wait: until that is done.
     """
-
-    def work(wait_for_each: bool = True) -> None:
-        for run_id in run_ids:
-            with suppress(ConfigError, StoreError):
-                run = store.get(run_id)
-                if run.has_checkpoint and not run.has_evaluation:
-                    measure_again(store, run_id, wait=wait_for_each)
-
-    if wait or len(run_ids) < 2:
-        work(wait)
-    else:
-        threading.Thread(target=work, name="measure-runs", daemon=True).start()
+    if not wait and len(run_ids) > 1:
+        threading.Thread(
+            target=measure_each,
+            args=(store, run_ids),
+            kwargs={"wait": True},
+            name="measure-runs",
+            daemon=True,
+        ).start()
+        return
+    for run_id in run_ids:
+        with suppress(ConfigError, StoreError):
+            run = store.get(run_id)
+            if run.has_checkpoint and not run.has_evaluation:
+                measure_again(store, run_id, wait=wait)
 
 
 def measure_beside(store: RunStore, run_id: int, attempt: int) -> None:

@@ -555,17 +555,18 @@ class Training:
         return tested
 
     def _require_finite(self, loss: float) -> None:
-        if not math.isfinite(loss) and self.step == 1:
+        if math.isfinite(loss):
+            return
+        if self.step == 1:  # of the weights as they began
             raise DivergedError(
                 f"{DIVERGED} in the very first step: the weights start too large; the fast recipe "
                 "would work."
             )
-        if not math.isfinite(loss):
-            rate = self._config.rate_after(self.step)
-            raise DivergedError(
-                f"{DIVERGED} after step {self.step:,}: the learning rate of {rate:g} is too high "
-                f"for this network; {rate / LOWER_RATE:g}, or the fast recipe, would work."
-            )
+        rate = self._config.rate_after(self.step)
+        raise DivergedError(
+            f"{DIVERGED} after step {self.step:,}: the learning rate of {rate:g} is too high "
+            f"for this network; {rate / LOWER_RATE:g}, or the fast recipe, would work."
+        )
 
     def _seconds(self) -> float:
         return time.perf_counter() - self._began

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import streamlit as st
 
-from nin_core import summarize
 from ui.components.plot import Prepared, mount, prepare
 from ui.curves import Unit, View, training_figure
-from ui.run_points import steps_per_epoch, with_final_test
+from ui.run_points import channels_of, steps_per_epoch, with_final_test
 from ui.views import switch
 from ui.vitals_figures import recorded, vitals_figure
 
@@ -79,7 +78,7 @@ def chart_of(run: Run, history: History, look: Look) -> Prepared | None:
     history = with_final_test(run, history)
     end = run.train.total_epochs if run.active or run.state == "finished" else None
     if look.vitals:
-        channels = {row.name: row.output_shape[0] for row in summarize(run.network).layers}
+        channels = channels_of(run.network)
         figure = vitals_figure(
             history,
             steps_per_epoch=steps_per_epoch(run),

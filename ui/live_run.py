@@ -202,7 +202,7 @@ def _messages(seen: Seen) -> None:
         st.warning(f"{sentence}{begun}", icon=":material/horizontal_rule:")
     elif sentence := run_picture.bad_start(seen):
         st.warning(f"**Before its first step:** {sentence}", icon=":material/flight_takeoff:")
-        if run.train is not None and run.train.recipe == "fast":
+        if run.train is not None and run.train.initialization == "unit-variance":
             return  # a twin would start from the same weights
     elif not (run.error or "").startswith(trouble.DIVERGED):
         return

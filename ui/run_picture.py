@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import streamlit as st
 
-from nin_core import admission, jobs, summarize, trouble
+from nin_core import admission, jobs, trouble
 from nin_core.datasets import DATASETS
-from nin_core.trouble import GUESSING_BAND
 from ui import numbers, theme
 from ui.curves import History
-from ui.run_points import histories
+from ui.run_points import channels_of, histories
 
 if TYPE_CHECKING:
     from nin_core.records import Run
@@ -199,10 +198,12 @@ def bad_start(seen: Seen) -> str | None:
         return None
     if run.start.verdict == "stalled":
         guessing = math.log(run.network.num_classes)
-        learns = run.train_loss is not None and run.train_loss < guessing * (1 - GUESSING_BAND)
+        learns = run.train_loss is not None and run.train_loss < guessing * (
+            1 - trouble.GUESSING_BAND
+        )
         return None if learns else run.start.sentence
     if len(history.dead):
-        channels = {layer.name: layer.output_shape[0] for layer in summarize(run.network).layers}
+        channels = channels_of(run.network)
         of = np.array([channels.get(name, 0) for name in history.dead_layers])
         dead = history.dead[-1]
         if not dead[-1] and (2 * dead <= of).all():

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import streamlit as st
 
-from nin_core import NiNConfig, estimate, preset_name
+from nin_core import NiNConfig, estimate, preset_name, summarize
 from nin_core.datasets import DATASETS
 from ui.curves import History
 
@@ -33,6 +33,11 @@ def network_name(network: NiNConfig) -> str:
     """A preset's name, or what sets the network apart: "NiN 6-16-32 @ 128 px"."""
     widths = "-".join(map(str, network.widths))
     return preset_name(network) or f"NiN {widths} @ {network.image_size} px"
+
+
+def channels_of(network: NiNConfig) -> dict[str, int]:
+    """Output channels of each layer, by its name."""
+    return {layer.name: layer.output_shape[0] for layer in summarize(network).layers}
 
 
 def steps_per_epoch(run: Run) -> float:

@@ -166,11 +166,11 @@ def _change_run(store: RunStore, options: argparse.Namespace) -> None:
     elif action == "continue":
         jobs.extend_run(store, run_id, options.value, outlive=True)
     else:
-        state = store.get(run_id).state
+        before = store.get(run_id)
         ends = {"pause": ACTIVE, "stop": ACTIVE | {"paused"}}
-        if state not in ends.get(action, {state}):
-            raise CommandError(f"Run #{run_id} is {state}; there is nothing to {action}.")
-        if action == "stop" and store.get(run_id).has_checkpoint and state == "paused":
+        if before.state not in ends.get(action, {before.state}):
+            raise CommandError(f"Run #{run_id} is {before.state}; there is nothing to {action}.")
+        if action == "stop" and before.state == "paused" and before.has_checkpoint:
             print("Measuring it on the test set …", file=sys.stderr)
         act = {"pause": jobs.pause_run, "resume": jobs.resume_run, "stop": jobs.stop_run}[action]
         act(store, run_id, outlive=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import pytest
 
@@ -61,6 +62,13 @@ def test_a_fan_is_stopped_and_deleted_as_one(store, monkeypatch):
     monkeypatch.setattr(scoring, "measure_again", measure)
     fans.stop(store, fan, outlive=True)
     assert measured == [(run.id, True) for run in fans.runs(store, fan)[:0:-1]]
+    measured.clear()
+    paused = [run.id for run in fans.runs(store, fan)[1:]]
+    scoring.measure_each(store, paused, wait=False)  # in a thread, but one after another
+    for thread in threading.enumerate():
+        if thread.name == "measure-runs":
+            thread.join(60)
+    assert measured == [(run_id, True) for run_id in paused]
     assert {run.state for run in fans.runs(store, fan)} == {"stopped"}
     fans.delete(store, fan)
     assert [run.id for run in store.list_runs()] == [other]

@@ -185,7 +185,8 @@ def test_a_run_finds_of_its_own_start_what_is_found_before_it(
     found: list[Preflight] = []
     looked, unseen = training(True), training(False)
     assert all(map(torch.equal, looked, unseen))
-    (own,), (before,) = found, {preflight(shapes, config, NETWORK, images=found[0].images)}
+    own = found[0]
+    before = preflight(shapes, config, NETWORK, images=own.images)
     assert own.start == before.start
     assert own.loss == pytest.approx(before.loss, rel=1e-3)
     for layer, other in zip(own.layers, before.layers, strict=True):

@@ -10,7 +10,10 @@ export default function ({ data, parentElement, setTriggerValue }) {
   // A page shows one run: whoever followed another one is done, even if its node stays for a moment.
   for (const [key, other] of followers) if (key !== data.key) end(other);
   let follower = followers.get(data.key);
-  if (!follower || follower.ended) followers.set(data.key, (follower = { failures: 0, told: null, toldAt: 0 }));
+  if (!follower || follower.ended) {
+    follower = { failures: 0, told: null, toldAt: 0 };
+    followers.set(data.key, follower);
+  }
   if (follower.data !== data) {
     follower.data = data;
     follower.serial = data.serial;
