@@ -118,6 +118,8 @@ def diagnose(
     images: torch.Tensor,
     labels: torch.Tensor,
     inputs: Inputs,
+    *,
+    recipe: str | None = None,
 ) -> Diagnosis | None:
     """Say in one line why a network does not learn; None if it does.
 
@@ -125,6 +127,7 @@ def diagnose(
         images, labels: a probe batch, uint8 [N, C, H, W] and int64 [N], with some images of every
             class (a few hundred suffice).
         inputs: how the network takes images.
+        recipe: it was trained by, which is then not what is recommended.
 
     A network is taken to learn if no class map is dead and its loss is clearly below ln(classes),
     what guessing costs.
@@ -138,7 +141,8 @@ def diagnose(
             classes,
             math.nan,
             "The weights are no longer finite numbers: the learning rate was too high; "
-            "the fast recipe, or a rate ten times lower, would work.",
+            + ("" if recipe == "fast" else "the fast recipe, or ")
+            + "a rate ten times lower, would work.",
         )
     # The maps end in ReLU, so a pooled logit is zero exactly where its whole map is.
     dead = int((probe.logits.amax(0) <= 0).sum()) if network.final_relu else 0
@@ -146,7 +150,9 @@ def diagnose(
     guessing = math.log(classes)
     learned = probe.loss < 0.95 * guessing
     cure = (
-        "Start again with the fast recipe, which starts with every map alive, "
+        "A lower learning rate, or no final ReLU, may keep them alive."
+        if recipe == "fast"
+        else "Start again with the fast recipe, which starts with every map alive, "
         "or switch the final ReLU off."
     )
     if dead and not learned:
@@ -172,8 +178,8 @@ def diagnose(
         classes,
         spread,
         f"{ALL_ALIVE}, but the loss of {probe.loss:.3f} is not clearly below "
-        f"ln({classes}) = {guessing:.3f}, the loss of guessing: train for more epochs, or, "
-        "if it was trained otherwise, with the fast recipe.",
+        f"ln({classes}) = {guessing:.3f}, the loss of guessing: train for more epochs"
+        + ("." if recipe == "fast" else ", or with the fast recipe."),
     )
 
 

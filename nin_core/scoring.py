@@ -190,7 +190,7 @@ def _measure(store: RunStore, run_id: int, attempt: int, parent: int) -> None:
         return
     keep_result(store, run_id, attempt, result, step=checkpoint.step, parent=parent)
     probe = slice(MOST_PROBE)
-    diagnosis = diagnose(model, images[probe], labels[probe], inputs)
+    diagnosis = diagnose(model, images[probe], labels[probe], inputs, recipe=run.train.recipe)
     keep_diagnosis(store, run_id, attempt, diagnosis, run.state)
 
 

@@ -340,7 +340,9 @@ class _Job:
         affordable = int(PROBE_SECONDS / (seconds_per_image(self.network) * FORWARD_SHARE))
         probe = slice(max(LEAST_PROBE, min(MOST_PROBE, affordable)))
         self.lanes.give_back()
-        diagnosis = diagnose(self.model, images[probe], labels[probe], inputs)
+        diagnosis = diagnose(
+            self.model, images[probe], labels[probe], inputs, recipe=self.config.recipe
+        )
         keep_diagnosis(store, run_id, self._attempt, diagnosis, reporter.state)
 
 

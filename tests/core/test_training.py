@@ -789,6 +789,21 @@ def test_dead_class_maps_are_counted_and_explained():
     assert found is not None and "no longer finite" in found.sentence
 
 
+@pytest.mark.parametrize("bias", [-1.0, 1.0, math.nan])
+def test_nobody_is_told_to_take_the_recipe_that_was_taken(bias):
+    network = toy_network()
+    model = build_nin(network)
+    data = toy_dataset()
+    with torch.no_grad():
+        model.block2.conv1x1_1.weight.zero_()
+        model.block2.conv1x1_1.bias.fill_(bias)
+    probe = data.test_images, data.test_labels, Inputs(network, data.mean, data.std)
+    for recipe in ("tutorial", "fast"):
+        found = diagnose(model, *probe, recipe=recipe)
+        assert found is not None
+        assert ("the fast recipe" in found.sentence) == (recipe != "fast")
+
+
 @pytest.mark.parametrize(("side", "size"), [(28, 128), (28, 224), (32, 20)])
 def test_resizing_equals_bilinear_interpolation(side, size):
     images = torch.randint(0, 256, (3, 1, side, side), dtype=torch.uint8)
