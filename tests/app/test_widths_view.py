@@ -215,6 +215,23 @@ def test_the_map_shows_where_the_network_is_and_follows_the_blocks_chosen() -> N
     assert (marker["x"], marker["y"]) == ([384], [256])
 
 
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [
+        (300_000, "dashed is the budget."),
+        (1, "none of them is within the budget."),
+        (10**9, "all of them are within the budget."),
+    ],
+)
+def test_the_map_says_where_the_budget_is(limit: int, told: str) -> None:
+    app = page()
+    app.main.number_input(key="architecture:limit:parameters").set_value(limit).run()
+    assert not app.exception
+    assert any(told in caption.value for caption in app.main.caption)
+    lines = [t for t in chart(app, "architecture:width-map")["data"] if t.get("name") == "budget"]
+    assert len(lines) == told.startswith("dashed")
+
+
 @pytest.mark.parametrize("name", [*PRESETS, *ODD])
 def test_every_network_has_its_view(name: str) -> None:
     app = page(**link.to_query((PRESETS | ODD)[name], "nin-28"))

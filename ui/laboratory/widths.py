@@ -108,17 +108,14 @@ def _budget(batch_size: int) -> Budget:
             persist_state="session",
             width=230,
         )
-    speed = 1.0
-    if quantity in ("bytes", "seconds"):
-        images = "1 image" if batch_size == 1 else f"{batch_size:,} images"
-        note = f"A training step of {images}, with momentum"
-        if quantity == "seconds":
-            measured = _speed()
-            speed = measured or 1.0
-            source = "this computer's earlier runs" if measured else "one thread of our computer"
-            note += f"; seconds are predicted for {source}"
-        st.caption(f"{note}.")
-    return Budget(quantity, limit * unit.scale, batch_size, speed)
+    images = "1 image" if batch_size == 1 else f"{batch_size:,} images"
+    measured = _speed()
+    source = "from this computer's earlier runs" if measured else "for one thread of our computer"
+    st.caption(
+        f"Training memory and seconds are those of a step of {images} with momentum; the seconds "
+        f"are a prediction {source}."
+    )
+    return Budget(quantity, limit * unit.scale, batch_size, measured or 1.0)
 
 
 @st.cache_data(ttl=60, max_entries=1, show_spinner=False)
@@ -387,13 +384,13 @@ def _heat_map(subject: Subject, budget: Budget) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         across = _block("Across", blocks, blocks[0])
         down = _block("Down", [block for block in blocks if block != across], blocks[-1])
-    st.caption(
-        f"{CELLS**2:,} networks, all their other widths as in the sidebar. Click a cell to put "
-        "its two widths there; dashed is the budget."
-    )
     base = preset(architecture.base_preset())
     widths = {block: cell_widths(config, base, block) for block in (across, down)}
     values = grid(config, (across, widths[across]), (down, widths[down]), budget)
+    st.caption(
+        f"{CELLS**2:,} networks, all their other widths as in the sidebar. Click a cell to put "
+        f"its two widths there; {_where_budget(values, budget)}."
+    )
     first = {b: config.blocks[b].channels[solver.growing(config)[b][0]] for b in (across, down)}
     figure = width_figures.heat_figure(
         (f"block {across + 1}", widths[across]),
@@ -409,6 +406,15 @@ def _heat_map(subject: Subject, budget: Budget) -> None:
         height=460,
         on_click=partial(_take_cell, config, across, down),
     )
+
+
+def _where_budget(values: np.ndarray, budget: Budget) -> str:
+    """Where the map has its dashed line, or why it has none."""
+    if not (values > budget.limit).any():
+        return "all of them are within the budget"
+    if not (values <= budget.limit).any():
+        return "none of them is within the budget"
+    return "dashed is the budget"
 
 
 def _block(label: str, blocks: Sequence[int], default: int) -> int:
