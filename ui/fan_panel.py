@@ -433,11 +433,12 @@ def verdict(runs: Sequence[Run], stalls: dict[int, fans.Stall]) -> str:
     diverged = [run for run in runs if (run.error or "").startswith(trouble.DIVERGED)]
     guessing = [run for run in runs if run.id in stalls and run not in diverged]
     ended = [run for run in guessing if run.state in ENDED]
-    total = len(runs)
+    # A run that somebody stopped says nothing about the recipe.
+    total = sum(run.state != "stopped" or run in guessing for run in runs)
     waiting = sum(run.state == "queued" for run in runs)
     training_now = sum(run.state == "running" for run in runs)
-    parts = [f"{len(ended)} of {total} ended at the loss of guessing"]
-    if not any(run.state in ENDED for run in runs):
+    parts = [f"{len(ended)} of {total} ended at the loss of guessing"] if total else []
+    if total and not any(run.state in ENDED for run in runs):
         parts = [f"none of {total} has ended yet"]
     if so_far := len(guessing) - len(ended):
         parts.append(f"{so_far} {'is' if so_far == 1 else 'are'} at it so far")

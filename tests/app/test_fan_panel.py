@@ -188,7 +188,11 @@ def test_a_deleted_member_leaves_the_others(store) -> None:
     store.delete(ids[1])
     page = opened()
     assert not page.exception
-    assert "0 of 2 ended at the loss of guessing" in said(page)
+    assert "</b>: 2 stopped." in said(page)
+    _, ids = fan_of(store, 3)
+    store.request(ids[0], "stopped")
+    trained(store, ids[1], [2.2, 1.0], "finished", test=0.7)
+    assert "0 of 2 ended at the loss of guessing, 1 stopped, 1 waits" in said(opened())
 
 
 def test_two_fans_that_differ_in_the_recipe_are_shown_together(store) -> None:
