@@ -20,7 +20,7 @@ from . import admission, process_memory, spare, workers
 from .checkpoints import holds_training
 from .checks import ConfigError
 from .datasets import DATASETS
-from .machine import accelerators, available_cores
+from .machine import accelerators, available_cores, torch_version
 from .processes import this_host
 from .recipes import check_batches
 from .records import Run, RunNotFound, StateError
@@ -116,6 +116,18 @@ def resume_run(store: RunStore, run_id: int, *, outlive: bool = False) -> None:
     _require_can_go_on(store, run_id)
     store.resume(run_id)
     try_advance(store, outlive=outlive)
+
+
+def goes_on_otherwise(store: RunStore, run_id: int) -> str | None:
+    """Why a run that goes on will not be, to the bit, what it would have become; None if it is."""
+    kept = store.checkpoint_info(run_id).get("torch", "")
+    before, here = (version.partition("+")[0] for version in (kept, torch_version()))
+    if before in ("", here):
+        return None
+    return (
+        f"its weights are PyTorch {before}'s and here is {here}, whose sums may differ in their "
+        "last bits"
+    )
 
 
 def extend_run(store: RunStore, run_id: int, epochs: int, *, outlive: bool = False) -> None:

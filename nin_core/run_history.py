@@ -92,6 +92,14 @@ def checkpoint_of(connection: Connection, run_id: int) -> Checkpoint | None:
     return Checkpoint(row.step, row.epoch, row.blob, json.loads(row.info), row.created_at)
 
 
+def checkpoint_info(connection: Connection, run_id: int) -> dict[str, Any]:
+    """How a run's weights came about, {} if it has none; the weights are not read."""
+    info = connection.scalar(
+        sa.select(tables.checkpoints.c.info).where(tables.checkpoints.c.run_id == run_id)
+    )
+    return json.loads(info) if info else {}
+
+
 def put_checkpoint(
     connection: Connection, run_id: int, checkpoint: Checkpoint, moment: datetime
 ) -> None:

@@ -40,6 +40,7 @@ from .records import (
 )
 from .run_history import (
     add_points,
+    checkpoint_info,
     checkpoint_of,
     evaluation_of,
     finite,
@@ -228,6 +229,11 @@ class RunStore(RunLifecycle):
         """The latest weights of a run, None if it has none."""
         with self._read() as connection:
             return checkpoint_of(connection, run_id)
+
+    def checkpoint_info(self, run_id: int) -> dict[str, Any]:
+        """`Checkpoint.info` of the latest weights, {} if there are none; cheap, unlike them."""
+        with self._read() as connection:
+            return checkpoint_info(connection, run_id)
 
     def load_evaluation(self, run_id: int) -> StoredEvaluation | None:
         """A run's logits on the test set, None if they were not measured."""

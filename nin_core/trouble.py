@@ -20,6 +20,7 @@ LOWER_RATE, LONGER = 10, 3  # by which a rate that is too high is divided, and e
 # stays within 0.1 %; one that learns passes through the band within a few points.
 GUESSING_BAND = 0.02
 MIN_POINTS, MIN_STEPS = 8, 100  # before it is said
+AWAKE_POINTS = 3  # at the end, below the band, of a run that has learned since it was in it
 
 
 class Twin(NamedTuple):
@@ -47,6 +48,31 @@ def plateau(steps: Sequence[float], losses: Sequence[float], num_classes: int) -
     since = steps[-count - 1] if count < len(steps) else 0
     length = int(steps[-1] - since)
     return length if length >= MIN_STEPS else None
+
+
+def woke(
+    steps: Sequence[float], losses: Sequence[float], num_classes: int
+) -> tuple[int, int] | None:
+    """From which step to which the loss was that of guessing, in a run that has learned since.
+
+    Args:
+        steps, losses: as for `plateau`.
+
+    Returns:
+        the last such stretch, if it was long enough for `plateau`; None if there was none.
+    """
+    guessing = math.log(num_classes)
+    end = len(losses) - AWAKE_POINTS
+    if end < MIN_POINTS or not all(loss < guessing * (1 - GUESSING_BAND) for loss in losses[end:]):
+        return None
+    inside = [abs(loss - guessing) <= GUESSING_BAND * guessing for loss in losses[:end]]
+    while True in inside:
+        last = len(inside) - inside[::-1].index(True)
+        length = plateau(steps[:last], losses[:last], num_classes)
+        if length is not None:
+            return int(steps[last - 1]) - length, int(steps[last - 1])
+        del inside[last - 1 :]
+    return None
 
 
 def twin(

@@ -1,4 +1,4 @@
-"""How the open run goes: status, messages, figures and curves, brought up to date by themselves.
+"""How the open run goes: name, status, figures and curves, brought up to date by themselves.
 
 Choices made here:
 
@@ -22,7 +22,7 @@ from nin_core import jobs, trouble
 from nin_core.datasets import DATASETS
 from nin_core.records import PHASE_MEASURING, RESUMABLE, RunNotFound
 from nin_core.store import StoreError
-from ui import curve_panel, resources, run_feed, run_picture
+from ui import curve_panel, resources, run_feed, run_heading, run_picture
 from ui.components import follow
 from ui.curve_panel import Look
 from ui.run_choice import attempt, once_button, open_run, show_notice
@@ -46,35 +46,44 @@ _STYLE = """
 def draw(run: Run) -> None:
     """Draw the run as it is now, and have it followed while there is news to come."""
     st.html(_STYLE + run_picture.STYLE)
-    st.fragment(_live)(run.id, run_picture.page_version(run))
+    st.fragment(_live)(run)
 
 
-def _live(run_id: int, drawn: str) -> None:
-    """Status, messages, figures and chart of a run, as it is now.
+def _live(drawn: Run) -> None:
+    """Name, status, messages, figures and chart of a run, as it is now.
+
+    It is read before anything is drawn: what reading takes is time in which a name would stand over
+    the figures of the run that the page showed before.
 
     Args:
-        drawn: the version of the run that the rest of the page shows.
+        drawn: the run as the rest of the page shows it.
     """
-    with st.container(key="tr-live"):
-        status, messages, figures, chart, following = (st.container() for _ in range(5))
-    lost = False
+    run_id = drawn.id
+    lost: StoreError | None = None
     try:
         seen = run_picture.look(resources.store(), run_id)
     except RunNotFound:
         st.rerun()
     except StoreError as error:
-        with messages:
-            st.warning(f"The run store does not answer: {error}", icon=":material/database_off:")
-        lost = True
+        lost = error
         seen = st.session_state.get("tr:seen")
-        if seen is None or seen.run.id != run_id:
-            with following:
-                _follow(run_id, Look(), run_feed.LOST, run_feed.LOST)
-            return
+        if seen is not None and seen.run.id != run_id:
+            seen = None
     else:
-        if run_picture.page_version(seen.run) != drawn:
+        if run_picture.page_version(seen.run) != run_picture.page_version(drawn):
             st.rerun()
         st.session_state["tr:seen"] = seen
+    with st.container(key="tr-live"):
+        heading, status, messages, figures, chart, following = (st.container() for _ in range(6))
+    with heading:
+        run_heading.draw(seen.run if seen else drawn)
+    if lost:
+        with messages:
+            st.warning(f"The run store does not answer: {lost}", icon=":material/database_off:")
+    if seen is None:
+        with following:
+            _follow(run_id, Look(), run_feed.LOST, run_feed.LOST)
+        return
     with status:
         _status(seen)
     with messages:
@@ -134,7 +143,9 @@ def _go_on(run: Run) -> None:
             )
         if where:
             ended = run.state.capitalize() if kept >= run.step else "Goes on"
-            st.caption(f"{ended} {where}.", width="content")
+            otherwise = jobs.goes_on_otherwise(resources.store(), run.id)
+            but = f" It can go on, but not to the bit: {otherwise}." if otherwise else ""
+            st.caption(f"{ended} {where}.{but}", width="content")
 
 
 def _progress(run: Run, html: str) -> None:
@@ -193,6 +204,9 @@ def _messages(seen: Seen) -> None:
     elif run.state == "stopped" and not run.step:
         st.info("This run was stopped before its first step: there was nothing to keep.")
     too_short = False
+    woke = run_picture.woke(seen)
+    if woke:
+        st.info(woke, icon=":material/wb_twilight:")
     if run.diagnosis:
         st.warning(f"**Diagnosis:** {run.diagnosis}", icon=":material/troubleshoot:")
         too_short = run.diagnosis.startswith(trouble.ALL_ALIVE)
@@ -204,7 +218,9 @@ def _messages(seen: Seen) -> None:
         st.warning(f"**Before its first step:** {sentence}", icon=":material/flight_takeoff:")
         if run.train is not None and run.train.initialization == "unit-variance":
             return  # a twin would start from the same weights
-    elif not (run.error or "").startswith(trouble.DIVERGED):
+    elif woke and run.train is not None and run.train.recipe == "fast":
+        return  # its twin has a lower rate, which is no answer to a late start
+    elif not (woke or (run.error or "").startswith(trouble.DIVERGED)):
         return
     _offer_twin(run, too_short)
 

@@ -126,7 +126,7 @@ def version(seen: Seen, blocks: list[str]) -> str:
     run = seen.run
     told = (
         page_version(run), run.desired_state, run.desired_rate, run.problem, run.error,
-        run.diagnosis, bad_start(seen), _stuck_since(seen), seen.trouble, blocks,
+        run.diagnosis, bad_start(seen), _stuck_since(seen), woke(seen), seen.trouble, blocks,
     )  # fmt: skip
     return _digest(told)
 
@@ -225,6 +225,24 @@ def stuck(seen: Seen) -> str | None:
     )
 
 
+def woke(seen: Seen) -> str | None:
+    """When a run left guessing, if it was there for long; None if not, or if it failed."""
+    run = seen.run
+    if run.network is None or run.state == "failed":
+        return None
+    classes = run.network.num_classes
+    asleep = trouble.woke(seen.history.step, seen.history.train_loss, classes)
+    if asleep is None:
+        return None
+    since, until = asleep
+    first = f"For its first {until:,} steps" if not since else f"From step {since:,} to {until:,}"
+    return (
+        f"{first} the loss stayed at ln({classes}) = {math.log(classes):.3f}, what guessing costs; "
+        "then the run woke up, and it has learned since. From another seed it may not: start it "
+        "from several to see."
+    )
+
+
 def _plateau(seen: Seen) -> int | None:
     run, history = seen.run, seen.history
     if run.network is None or run.state != "running":
@@ -249,7 +267,9 @@ def figures(run: Run, history: History) -> str | None:
         examples = run.test_examples or 0
         whole = data is not None and examples >= data.test_size
         note = f"{'all' if whole else 'estimate on'} {examples:,} test images"
-    steps = f"{run.step:,} step{'s' * (run.step != 1)}"
+    # A run that was told to pause or stop is kept a few steps after its last point.
+    done = run.step if run.active else max(run.step, run.checkpoint_step or 0)
+    steps = f"{done:,} step{'s' * (done != 1)}"
     shown = (
         ("Test accuracy", theme.TEST_ACCURACY, _share(run.test_accuracy), note),
         ("Training accuracy", theme.TRAIN_ACCURACY, _share(accuracy), images),

@@ -206,6 +206,18 @@ def _delete(run_ids: list[int]) -> None:
     st.session_state["tr:picked"] = True  # the open run may be gone
 
 
+def _different_data(runs: list[Run]) -> str | None:
+    """A caution where runs learned from different images; None where all had the same."""
+    of: dict[str, list[str]] = {}
+    for run in sorted(runs, key=lambda run: run.id):
+        data = DATASETS.get(run.dataset)
+        of.setdefault(data.title if data else run.dataset, []).append(f"#{run.id}")
+    if len(of) < 2:
+        return None
+    told = "; ".join(f"{', '.join(ids)} from {title}" for title, ids in of.items())
+    return f"These runs learned from different data sets, so their figures do not compare: {told}."
+
+
 def _comparison(ticked: list[Run]) -> None:
     store = resources.store()
     compared = []
@@ -216,6 +228,8 @@ def _comparison(ticked: list[Run]) -> None:
             continue
         per_epoch = run_points.steps_per_epoch(run)
         compared.append(Compared(run_points.title(run), history, per_epoch, f"#{run.id}"))
+    if different := _different_data(ticked):
+        st.caption(different)
     view = curve_panel.choose_view("tr:compare")
     # The legend above takes its lines from the chart.
     height = COMPARISON_HEIGHT + LEGEND_HEIGHT * min(len(compared), NAMED)

@@ -6,6 +6,7 @@ Choices made here:
   network brings its own values and a change is shown as one.
 * The plan is checked and its cost predicted before Start can be pressed; a plan that cannot be run
   disables Start and says why in one sentence.
+* The URL follows the draft (`draft_link`), so that a reload, or a teacher's link, fills it in.
 * The panel is a fragment: its widgets do not redraw the open run beside it.
 * No torch here.
 """
@@ -34,8 +35,10 @@ from nin_core.measure import PROCESS_BYTES
 from nin_core.recipes import (
     MAX_BATCH_SIZE,
     MAX_EPOCHS,
+    MAX_RATE,
     MAX_SEED,
     MAX_SUBSET,
+    MIN_RATE,
     RECIPES,
     TrainConfig,
     check_batches,
@@ -43,6 +46,7 @@ from nin_core.recipes import (
 from nin_core.store import default_name
 from nin_core.tables import MAX_NAME
 from ui import (
+    draft_link,
     fan_panel,
     frame,
     numbers,
@@ -57,6 +61,7 @@ if TYPE_CHECKING:
     from nin_core.records import Run
 
 GENERATED = "shapes"  # the data set that is always there
+_PROBLEMS = "tr:draft:problems"  # what the link says that cannot be, until something is chosen
 
 # The numbers of a recipe that the panel shows, with their names for people.
 _NUMBERS = {"epochs": "epochs", "learning_rate": "learning rate", "batch_size": "batch size"}
@@ -80,9 +85,7 @@ def draw(config: NiNConfig) -> None:
 
 
 def _draw(config: NiNConfig) -> None:
-    draft = st.session_state.setdefault(
-        run_choice.DRAFT, {"recipe": "fast", "dataset": "fashion-mnist"}
-    )
+    draft = _draft()
     st.caption(_network_line(config))
     _recipe()
     status = _dataset()
@@ -128,6 +131,26 @@ def _start_run(plan: Plan) -> int:
 # --- the draft --------------------------------------------------------------------------------
 
 
+def _draft() -> dict[str, Any]:
+    """The session's draft; at first the link's, which then follows it."""
+    if run_choice.DRAFT not in st.session_state:
+        linked, problems = draft_link.from_query(st.query_params)
+        st.session_state[run_choice.DRAFT] = linked
+        st.session_state[_PROBLEMS] = problems
+    draft: dict[str, Any] = st.session_state[run_choice.DRAFT]
+    for problem in st.session_state.get(_PROBLEMS, ()):
+        st.warning(f"The link's {problem}", icon=":material/link_off:")
+    query = draft_link.to_query(draft)
+    for key in draft_link.KEYS:
+        if st.query_params.get(key) == query.get(key):
+            continue
+        if key in query:
+            st.query_params[key] = query[key]
+        else:
+            del st.query_params[key]
+    return draft
+
+
 def _bound(field: str, value: Any) -> dict[str, Any]:
     """Arguments that have a widget show `value` and write what is chosen into the draft."""
     key = f"tr:{field}"
@@ -139,6 +162,7 @@ def _bound(field: str, value: Any) -> dict[str, Any]:
 def _changed(field: str, key: str) -> None:
     draft = st.session_state[run_choice.DRAFT]
     draft[field] = st.session_state[key]
+    st.session_state[_PROBLEMS] = []
     if field == "recipe":  # another recipe comes with its own numbers
         _forget_changes()
 
@@ -212,8 +236,8 @@ def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
         st.number_input("Epochs", 1, MAX_EPOCHS, **_bound("epochs", values["epochs"]))
         st.number_input(
             "Learning rate",
-            1e-6,
-            10.0,
+            MIN_RATE,
+            MAX_RATE,
             step=0.01,
             format="%g",
             **_bound("learning_rate", values["learning_rate"]),
@@ -292,6 +316,8 @@ def predicted_seconds(plan: Plan, runs: list[Run]) -> tuple[float, str]:
         basis = "by steps that were timed here"
     elif timed:
         basis = f"by {len(timed)} earlier run{'s' if len(timed) > 1 else ''}"
+        if not alike:
+            basis = f"roughly, {basis} of other networks"
     data = DATASETS[plan.dataset]
     seconds = estimate.predict_seconds(
         plan.network,

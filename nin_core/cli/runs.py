@@ -172,6 +172,8 @@ def _change_run(store: RunStore, options: argparse.Namespace) -> None:
             raise CommandError(f"Run #{run_id} is {before.state}; there is nothing to {action}.")
         if action == "stop" and before.state == "paused" and before.has_checkpoint:
             print("Measuring it on the test set …", file=sys.stderr)
+        if action == "resume" and (why := jobs.goes_on_otherwise(store, run_id)):
+            print(f"It goes on, but not to the bit: {why}.", file=sys.stderr)
         act = {"pause": jobs.pause_run, "resume": jobs.resume_run, "stop": jobs.stop_run}[action]
         act(store, run_id, outlive=True)
     run = store.get(run_id)

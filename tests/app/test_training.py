@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from streamlit.testing.v1 import AppTest
 
 from nin_core import PRESETS, NiNConfig, admission, jobs, processes, scoring, summarize, tuning
@@ -31,7 +32,7 @@ from nin_core.records import PHASE_MEASURING, Checkpoint, MetricRow, Run, Start
 from nin_core.store import RunStore
 from nin_core.trouble import ALL_ALIVE, DIVERGED, LONGER, LOWER_RATE
 from tests.conftest import dashboard
-from ui import run_points, runs, start_panel
+from ui import draft_link, run_points, runs, start_panel
 from ui.architecture import link
 
 NETWORK = PRESETS["nin-slim-128"]
@@ -278,6 +279,40 @@ def test_a_missing_data_set_is_said_and_shapes_are_offered(
     assert "needs no files" in texts(page)
 
 
+def test_the_panel_stands_in_the_url_and_a_link_fills_it_in(store: RunStore) -> None:
+    page = open_page(net="nin-28")
+    assert not set(draft_link.KEYS) & set(page.query_params)
+    field(page, "Data set").set_value("shapes").run()
+    field(page, "Recipe").set_value("tutorial").run()
+    field(page, "Epochs").set_value(3).run()
+    field(page, "Learning rate").set_value(0.05).run()
+    field(page, "Training images").set_value(5000).run()
+    field(page, "Seed").set_value(7).run()
+    query = {key: page.query_params[key] for key in page.query_params}
+    wanted = {"recipe": "tutorial", "data": "shapes", "epochs": "3", "rate": "0.05"}
+    assert query == wanted | {"images": "5000", "seed": "7", "net": "nin-28"}
+    again = open_page(**query)
+    assert not again.exception
+    shown = [field(again, name).value for name in ("Recipe", "Data set", "Epochs", "Learning rate")]
+    assert shown == ["tutorial", "shapes", 3, 0.05]
+    assert [field(again, name).value for name in ("Training images", "Seed")] == [5000, 7]
+    button(again, "Reset").click().run()
+    assert "epochs" not in again.query_params
+
+
+def test_a_link_that_cannot_be_is_told_until_something_is_chosen(store: RunStore) -> None:
+    page = open_page(recipe="quick", epochs="0", rate="nan", batch="1e3", images="5000")
+    assert not page.exception
+    said = texts(page)
+    assert f"The link's recipe=quick is none of {', '.join(RECIPES)}." in said
+    assert "The link's epochs=0 is no whole number between 1 and 1,000." in said
+    assert "The link's rate=nan is no number between 1e-06 and 10." in said
+    assert "The link's batch=1e3 is no whole number between 1 and 4,096." in said
+    assert field(page, "Training images").value == 5000
+    field(page, "Seed").set_value(1).run()
+    assert "The link's" not in texts(page)
+
+
 def test_seconds_are_predicted_from_earlier_runs(store: RunStore) -> None:
     assert "a first guess" in texts(open_page())
     ended(store, "finished")
@@ -315,7 +350,7 @@ def test_a_prediction_is_by_this_network_then_by_timed_steps_then_by_others(
         return start_panel.predicted_seconds(plan, list(runs))[1]
 
     assert basis(other, own, own) == "by 2 earlier runs"
-    assert basis(other) == "by 1 earlier run"
+    assert basis(other) == "roughly, by 1 earlier run of other networks"
     usual = tuning.usual_settings(NETWORK, train.batch_size, 2)
     trial = tuning.Trial(usual, 1234.0)
     tuning._keep(NETWORK, train.batch_size, tuning.Tuning((trial,), usual))
@@ -384,6 +419,15 @@ def test_a_run_that_ended_early_can_go_on(store: RunStore) -> None:
     run = store.get(run_id)
     assert (run.state, run.desired_state, run.step) == ("queued", "running", 30)
     assert len(store.metrics(run_id)) < points  # what came after the checkpoint comes again
+
+
+def test_a_run_of_another_pytorch_says_that_it_goes_on_otherwise(store: RunStore) -> None:
+    run_id, _ = run_of(store, steps=40, phase="training")
+    for version, told in ((torch.__version__, False), ("1.0.1+cpu", True)):
+        store.save_checkpoint(run_id, 30, 1, A_TRAINING, {"torch": version})
+        store.lose(store.get(run_id), "Its worker process was killed (SIGKILL).")
+        page = open_page(run=run_id)
+        assert ("not to the bit: its weights are PyTorch 1.0.1's" in texts(page)) == told
 
 
 def test_a_paused_run_can_be_stopped_for_good(store: RunStore) -> None:
@@ -455,6 +499,28 @@ def test_a_run_that_stays_at_guessing_says_so_and_offers_its_twin(store: RunStor
     assert twin.train == RECIPES["fast"].configure(NETWORK, train_size=size, seed=3)
     assert page.query_params["run"] == str(twin.id)
     assert store.get(run_id).state == "running"
+
+
+@pytest.mark.parametrize(("recipe", "offers"), [("tutorial", True), ("fast", False)])
+def test_a_run_that_woke_says_when(store: RunStore, recipe: str, offers: bool) -> None:
+    """And goes on saying it when it has ended; a twin of the fast recipe would start no sooner."""
+    run_id = store.create(NETWORK, RECIPES[recipe].configure(NETWORK, epochs=1), "shapes", None)
+    attempt = store.claim(run_id, WORKER)
+    assert attempt is not None
+    losses = [math.log(10)] * 20 + [2.0, 1.8, 1.7]
+    rows = [
+        MetricRow("step", 1, 20 * n, n / 10, loss, 0.1, None, 0.1, 500, 0.1, 4000.0)
+        for n, loss in enumerate(losses, 1)
+    ]
+    store.add_metrics(run_id, rows, attempt=attempt)
+    page = open_page(run=run_id)
+    woke = "For its first 400 steps the loss stayed at ln(10) = 2.303, what guessing costs; then"
+    assert woke in texts(page)
+    twins = [b.label for b in page.button if b.label.startswith("Start a twin")]
+    assert bool(twins) == offers
+    store.transition(run_id, "finished", attempt=attempt)
+    store.release(run_id, attempt)
+    assert woke in texts(open_page(run=run_id))
 
 
 def test_a_run_with_a_bad_start_says_so_at_once_and_offers_its_twin(store: RunStore) -> None:
@@ -647,6 +713,17 @@ def test_ticked_runs_are_laid_over_each_other(store: RunStore) -> None:
     assert charts(page)[f"curves of run {ids[2]}"]["layout"]["yaxis2"]["type"] == "linear"
 
 
+def test_a_comparison_of_different_data_says_so(store: RunStore) -> None:
+    ids = [ended(store, "finished") for _ in range(2)]
+    other = store.create(NETWORK, RECIPES["fast"].configure(NETWORK), "mnist")
+    page = ticked(open_page(), *ids)
+    assert "different data sets" not in texts(page)
+    page = ticked(page, *ids, other)
+    shapes, mnist = DATASETS["shapes"].title, DATASETS["mnist"].title
+    told = f"do not compare: #{ids[0]}, #{ids[1]} from {shapes}; #{other} from {mnist}."
+    assert told in texts(page)
+
+
 def test_a_link_compares_runs_and_says_which_are_gone(store: RunStore) -> None:
     ids = [ended(store, "finished") for _ in range(3)]
     page = ticked(open_page(), ids[0], ids[2])
@@ -721,6 +798,7 @@ def test_results_of_a_finished_run(store: RunStore) -> None:
     count = int((truth == 3).sum())
     assert f"{1000 - count:,} of 1,000 test images right." in texts(page)
     assert f"{names[3]} is taken for {names[4]}: {count} times" in texts(page)
+    assert f"No image is ever taken for {names[3]}." in texts(page)
     figures = charts(page)
     wrong = figures[f"confusion of run {run_id}"]["data"][1]
     assert wrong["customdata"][3][4].startswith(f"true {names[3]}, predicted {names[4]}: {count}")

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from nin_core import PRESETS, RECIPES
-from nin_core.trouble import LONGER, LOWER_RATE, MIN_POINTS, MIN_STEPS, plateau, twin
+from nin_core.trouble import LONGER, LOWER_RATE, MIN_POINTS, MIN_STEPS, plateau, twin, woke
 
 NETWORK = PRESETS["nin-slim-128"]
 LN10 = math.log(10)
@@ -43,6 +43,29 @@ def test_a_few_steps_are_no_plateau() -> None:
     each = MIN_STEPS // 20
     assert plateau(steps(12, each), [LN10] * 12, 10) is None
     assert plateau(steps(20, each), [LN10] * 20, 10) == MIN_STEPS
+
+
+@pytest.mark.parametrize("before", [[], [2.9, 2.5]])
+def test_a_run_that_has_left_guessing_woke_at_the_end_of_the_stretch(before: list[float]) -> None:
+    losses = [*before, *[LN10] * 12, 2.2, LN10, 2.2, 2.0, 1.8]
+    since = 20 * len(before)
+    assert woke(steps(len(losses)), losses, 10) == (since, since + 12 * 20)
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [],
+        [LN10] * 30,  # still asleep
+        [LN10] * 30 + [2.0, 1.9],  # too early to say
+        [LN10] * 30 + [2.0, LN10, 2.0],
+        [LN10] * 30 + [4.0, 5.0, math.nan],  # diverges
+        [LN10] * (MIN_POINTS - 1) + [2.0] * 9,  # passed through
+        [2.6 - 0.05 * number for number in range(30)],
+    ],
+)
+def test_any_other_run_did_not_wake(losses: list[float]) -> None:
+    assert woke(steps(len(losses)), losses, 10) is None
 
 
 def test_the_twin_of_a_tutorial_run_takes_the_fast_recipe() -> None:
