@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import admission, process_memory, spare, workers
+from . import admission, process_memory, spare, supervisor
 from .checkpoints import holds_training
 from .checks import ConfigError
 from .datasets import DATASETS
@@ -203,7 +203,7 @@ def advance(store: RunStore, *, slots: int | None = None, outlive: bool = False)
 
     Args:
         slots: workers at once; by default `slots_here()`.
-        outlive: whether the workers go on when this process ends (see `workers`).
+        outlive: whether the workers go on when this process ends (see `supervisor`).
 
     Returns:
         the numbers of the runs for which a worker was started.
@@ -212,10 +212,10 @@ def advance(store: RunStore, *, slots: int | None = None, outlive: bool = False)
     try:
         assigned, waiting = store.work()
     except StoreError:
-        workers.note_outage(store)
+        supervisor.note_outage(store)
         raise
     process_memory.KILLS.look()
-    settled = {run.id for run in assigned if workers.settle(store, run)}
+    settled = {run.id for run in assigned if supervisor.settle(store, run)}
     left = [run for run in assigned if run.id not in settled and run.worker_host == this_host()]
     free = slots - len(left)
     started: list[int] = []
@@ -225,12 +225,12 @@ def advance(store: RunStore, *, slots: int | None = None, outlive: bool = False)
         following = store.next_waiting()
         if following is None or admission.waits_for_memory(following, here):
             break
-        run_id = store.reserve(slots, this_host(), workers.starting_mark())
+        run_id = store.reserve(slots, this_host(), supervisor.starting_mark())
         if run_id is None:
             break
         waiting, free = waiting - 1, free - 1
         follow = partial(try_advance, store, outlive=outlive)
-        if not workers.start(store, run_id, follow, outlive=outlive):
+        if not supervisor.start(store, run_id, follow, outlive=outlive):
             break  # the next one would fare no better
         started.append(run_id)
         here.append(following)
@@ -271,7 +271,7 @@ def speed_here(store: RunStore) -> float:
 
 def keep_spare(store: RunStore) -> None:
     """Have a worker process ready for the next run that is started from this process."""
-    spare.keep(store.url, workers.log_path(store, 0).parent)
+    spare.keep(store.url, supervisor.log_path(store, 0).parent)
 
 
 def check_dataset(network: NiNConfig, dataset: str) -> None:

@@ -38,7 +38,7 @@ from .processes import is_orphaned
 from .records import PHASE_MEASURING, Checkpoint, ClaimLost, MetricRow, RunNotFound
 from .snapshots import Snapshots, Taken, halved
 from .store import RunStore, StoreError
-from .workers import GAVE_UP, WHY_ORPHANED, log_path, read_tail
+from .supervisor import GAVE_UP, WHY_ORPHANED, log_path, read_tail
 
 if TYPE_CHECKING:
     from .training import Training

@@ -23,7 +23,7 @@ from .machine import PROJECT, available_cores
 from .processes import is_orphaned, this_worker
 from .reporter import patiently
 from .store import RunStore, StoreError
-from .workers import LOG_TAIL, NICENESS
+from .supervisor import LOG_TAIL, NICENESS
 
 if TYPE_CHECKING:
     from .diagnosis import Diagnosis, Evaluation

@@ -47,7 +47,7 @@ from .reporter import INTERRUPTED, Reporter, leave_run, patiently
 from .scoring import keep_diagnosis, keep_result
 from .snapshots import Recorder
 from .store import RunStore, StoreError
-from .workers import NICENESS, NOT_BEGUN
+from .supervisor import NICENESS, NOT_BEGUN
 
 if TYPE_CHECKING:
     from torch import nn

@@ -16,7 +16,7 @@ from nin_core import (
     machine,
     process_memory,
     processes,
-    workers,
+    supervisor,
 )
 from nin_core.measure import PROCESS_BYTES
 from nin_core.recipes import RECIPES
@@ -113,7 +113,7 @@ def test_a_worker_that_nobody_watched_was_killed_for_memory(
 def test_the_queue_waits_while_too_little_is_free(
     store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "start", lambda *_, **__: True)
+    monkeypatch.setattr(supervisor, "start", lambda *_, **__: True)
     memory_is(monkeypatch, 10 * NEEDED, NEEDED - 1)
     run_id = jobs.start_run(store, NETWORK, TRAIN, "shapes")
     assert "waits for memory" in (admission.waits_for_memory(store.get(run_id), []) or "")
@@ -144,7 +144,7 @@ def test_a_worker_killed_for_memory_is_told_from_one_that_was_killed(
     run_id = store.create(NETWORK, TRAIN, "shapes")
     attempt = store.claim(run_id, WorkerId(processes.this_host(), 2**22))
     store.note(run_id, attempt, peak_bytes=3 * 2**30)
-    workers._bury(store, store.get(run_id), -signal.SIGKILL, memory_ran_out=ran_out)
+    supervisor._bury(store, store.get(run_id), -signal.SIGKILL, memory_ran_out=ran_out)
     run = store.get(run_id)
     assert run.state == "interrupted"
     said = "Memory ran out: it had taken 3.0 GiB" if ran_out else "by someone or because memory"

@@ -29,10 +29,10 @@ from nin_core import (
     processes,
     scoring,
     spare,
+    supervisor,
     tables,
     tuning,
     worker,
-    workers,
 )
 from nin_core import reporter as reporting
 from nin_core.evaluation import confusion_matrix, read_logits
@@ -51,7 +51,7 @@ from nin_core.records import Checkpoint, Run, StateError, WorkerId, now
 from nin_core.run_lifecycle import WHY_LEFT
 from nin_core.run_rows import update_run
 from nin_core.store import RunStore, StoreError
-from nin_core.workers import log_path
+from nin_core.supervisor import log_path
 from tests.conftest import databases, on_database
 from ui import server as ui_server
 
@@ -569,7 +569,7 @@ def test_a_reporter_that_breaks_gives_the_run_up_in_a_sentence(store, monkeypatc
     work = Work(store)
     assert left.wait(180)
     run = store.get(work.run_id)
-    assert (run.state, run.worker, codes) == ("interrupted", None, [workers.GAVE_UP])
+    assert (run.state, run.worker, codes) == ("interrupted", None, [supervisor.GAVE_UP])
     assert run.error == "Its worker could not report any more (no such rate)."
 
 
@@ -589,7 +589,7 @@ def test_an_end_that_cannot_be_written_is_given_up_though_signs_of_life_can(
     work = Work(store, SHORT)
     assert left.wait(180)
     run = store.get(work.run_id)
-    assert (run.state, codes) == ("interrupted", [workers.GAVE_UP])
+    assert (run.state, codes) == ("interrupted", [supervisor.GAVE_UP])
     assert run.error == "Its disk is full. This worker gives up."
 
 
@@ -708,14 +708,14 @@ def test_what_a_store_refuses_for_the_moment_is_asked_again(monkeypatch):
 def test_after_an_outage_workers_elsewhere_get_time_to_report(store, monkeypatch):
     run_id = store.create(NETWORK, SHORT, "shapes")
     store.claim(run_id, WorkerId("elsewhere/1", 1))
-    change(store, run_id, heartbeat_at=now() - timedelta(seconds=workers.SILENT_SECONDS + 1))
+    change(store, run_id, heartbeat_at=now() - timedelta(seconds=supervisor.SILENT_SECONDS + 1))
     with monkeypatch.context() as away:
         away.setattr(store, "work", lambda: (_ for _ in ()).throw(StoreError("away")))
         with pytest.raises(StoreError):
             advance(store, slots=0)
     advance(store, slots=0)
     assert store.get(run_id).state == "running"
-    monkeypatch.setattr(workers, "BACK_SECONDS", 0.0)
+    monkeypatch.setattr(supervisor, "BACK_SECONDS", 0.0)
     advance(store, slots=0)
     assert store.get(run_id).state == "interrupted"
 
@@ -881,7 +881,7 @@ def test_an_orphan_that_came_no_further_than_its_checkpoint_waits_again(store):
     dead.wait()
     run_id = store.create(NETWORK, LONG, "shapes")
     attempt = store.claim(run_id, WorkerId(this_host(), dead.pid, "1"))
-    store.transition(run_id, "interrupted", attempt=attempt, error=workers.WHY_ORPHANED)
+    store.transition(run_id, "interrupted", attempt=attempt, error=supervisor.WHY_ORPHANED)
     advance(store, slots=0)
     run = store.get(run_id)
     assert (run.state, run.worker, run.error) == ("queued", None, None)
@@ -903,7 +903,7 @@ def test_a_worker_killed_before_it_began_is_started_again_but_not_for_ever(store
     fake_worker("kill -9 $$")
     run_id = start_run(store, NETWORK, SHORT, "shapes")
     run = wait_state(store, run_id, "failed")
-    assert (run.spawns, run.worker) == (workers.MAX_SPAWNS, None)
+    assert (run.spawns, run.worker) == (supervisor.MAX_SPAWNS, None)
     assert "SIGKILL" in run.error
 
 
@@ -914,7 +914,7 @@ def test_a_reservation_of_a_server_that_died_is_free_at_once(store):
     assert store.reserve(1, this_host(), f"{dead.pid}:1") == run_id
     advance(store, slots=0)
     assert (store.get(run_id).state, store.get(run_id).worker) == ("queued", None)
-    assert store.reserve(1, this_host(), workers.starting_mark()) == run_id
+    assert store.reserve(1, this_host(), supervisor.starting_mark()) == run_id
     advance(store, slots=0)
     assert store.get(run_id).worker is not None  # we are about to
 
@@ -988,7 +988,7 @@ def test_a_worker_that_ends_before_it_begins_fails_its_run_once(store, fake_work
 def test_a_program_that_cannot_be_started(store, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/does/not/exist")
     run_id = start_run(store, NETWORK, SHORT, "shapes")
-    for _ in range(workers.MAX_SPAWNS - 1):
+    for _ in range(supervisor.MAX_SPAWNS - 1):
         assert store.get(run_id).state == "queued"  # the computer may be busy for a moment
         advance(store)
     run = store.get(run_id)
@@ -999,7 +999,9 @@ def test_a_program_that_cannot_be_started(store, monkeypatch):
 def test_two_servers_start_no_run_twice(store, monkeypatch):
     ids = [store.create(NETWORK, SHORT, "shapes") for _ in range(6)]
     started: list[int] = []
-    monkeypatch.setattr(workers, "start", lambda _, run_id, *a, **k: started.append(run_id) or True)
+    monkeypatch.setattr(
+        supervisor, "start", lambda _, run_id, *a, **k: started.append(run_id) or True
+    )
     servers = [
         threading.Thread(target=advance, args=(RunStore(store.url),), kwargs={"slots": 4})
         for _ in range(5)
@@ -1063,7 +1065,7 @@ def test_where_the_system_tells_no_start_time_a_silent_process_may_be_another(st
         store.request(run_id, "stopped")
         advance(store, slots=0)
         assert store.get(run_id).state == "running"
-        change(store, run_id, desired_at=now() - timedelta(seconds=workers.STOP_SECONDS + 1))
+        change(store, run_id, desired_at=now() - timedelta(seconds=supervisor.STOP_SECONDS + 1))
         advance(store, slots=0)  # it reports, so it is the worker, and it hangs
         assert child.wait(timeout=60) == -signal.SIGKILL
         assert is_alive(worker) is False
@@ -1072,7 +1074,7 @@ def test_where_the_system_tells_no_start_time_a_silent_process_may_be_another(st
         child.wait()
     silent = store.create(NETWORK, SHORT, "shapes")
     store.claim(silent, WorkerId(this_host(), os.getppid()))
-    change(store, silent, heartbeat_at=now() - timedelta(seconds=workers.SILENT_SECONDS + 1))
+    change(store, silent, heartbeat_at=now() - timedelta(seconds=supervisor.SILENT_SECONDS + 1))
     advance(store, slots=0)
     assert store.get(silent).state == "interrupted"
 
@@ -1084,13 +1086,13 @@ def test_a_process_knows_whether_its_parent_has_ended():
 
 def test_a_reservation_nobody_followed_up_waits_again_but_not_for_ever(store):
     run_id = store.create(NETWORK, SHORT, "shapes")
-    for spawn in range(1, workers.MAX_SPAWNS + 1):
+    for spawn in range(1, supervisor.MAX_SPAWNS + 1):
         assert store.reserve(1, this_host()) == run_id
         advance(store, slots=0)
         assert store.get(run_id).worker is not None  # it may still come
-        change(store, run_id, heartbeat_at=now() - timedelta(seconds=workers.START_SECONDS + 1))
+        change(store, run_id, heartbeat_at=now() - timedelta(seconds=supervisor.START_SECONDS + 1))
         advance(store, slots=0)
-        expected = "queued" if spawn < workers.MAX_SPAWNS else "failed"
+        expected = "queued" if spawn < supervisor.MAX_SPAWNS else "failed"
         assert (store.get(run_id).state, store.get(run_id).worker) == (expected, None)
 
 
@@ -1103,7 +1105,7 @@ def test_a_worker_that_ignores_a_stop_is_killed(store, fake_worker, loading):
     store.note(run_id, attempt, phase="loading PyTorch" if loading else "training")
     assert stop_run(store, run_id) == ("stopped" if loading else "running")
     assert Path(f"/proc/{pid}").exists()
-    change(store, run_id, desired_at=now() - timedelta(seconds=workers.STOP_SECONDS + 1))
+    change(store, run_id, desired_at=now() - timedelta(seconds=supervisor.STOP_SECONDS + 1))
     advance(store, slots=0)
     run = wait_for(lambda: (r := store.get(run_id)).worker is None and r, "its end")
     assert run.state == ("stopped" if loading else "interrupted")
@@ -1114,7 +1116,7 @@ def test_no_process_kills_itself_as_a_worker_that_hangs(store, monkeypatch):
     run_id = store.create_at_work(NETWORK, SHORT, "shapes", None, this_worker(), slots=99)
     store.claim(run_id, this_worker())
     stop_run(store, run_id)
-    change(store, run_id, desired_at=now() - timedelta(seconds=workers.STOP_SECONDS + 1))
+    change(store, run_id, desired_at=now() - timedelta(seconds=supervisor.STOP_SECONDS + 1))
     monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("it killed itself"))
     advance(store, slots=0)
     assert store.get(run_id).worker == this_worker()
@@ -1127,7 +1129,7 @@ def test_the_log_of_the_next_worker_outlives_the_last_one(store):
     log = log_path(store, run_id)
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("of the next one")
-    workers._wait(store, run_id, subprocess.Popen(["/bin/true"]), lambda: None)
+    supervisor._wait(store, run_id, subprocess.Popen(["/bin/true"]), lambda: None)
     assert log.read_text() == "of the next one"
     assert store.get(run_id).state == "running"
 
