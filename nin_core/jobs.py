@@ -119,14 +119,14 @@ def resume_run(store: RunStore, run_id: int, *, outlive: bool = False) -> None:
 
 
 def goes_on_otherwise(store: RunStore, run_id: int) -> str | None:
-    """Why a run that goes on will not be, to the bit, what it would have become; None if it is."""
+    """Why a run that goes on may not become, to the bit, what it would have; None if it will."""
     kept = store.checkpoint_info(run_id).get("torch", "")
     before, here = (version.partition("+")[0] for version in (kept, torch_version()))
-    if before in ("", here):
+    if "" in (before, here) or before == here:
         return None
     return (
-        f"its weights are PyTorch {before}'s and here is {here}, whose sums may differ in their "
-        "last bits"
+        f"It was trained with PyTorch {before} and would go on with {here}, so its result may "
+        "differ in the last bits."
     )
 
 
@@ -220,14 +220,18 @@ def advance(store: RunStore, *, slots: int | None = None, outlive: bool = False)
     free = slots - len(left)
     started: list[int] = []
     here = [run for run in left if run.active]
+    tried: int | None = None
     # The counts only save pointless writes; `reserve` decides, in one transaction.
     while waiting > 0 and free > 0:
         following = store.next_waiting()
-        if following is None or admission.waits_for_memory(following, here):
+        if following is None or following.id == tried:
             break
-        run_id = store.reserve(slots, this_host(), supervisor.starting_mark())
+        if admission.waits_for_memory(following, here):
+            break
+        tried = following.id
+        run_id = store.reserve(slots, this_host(), supervisor.starting_mark(), run_id=tried)
         if run_id is None:
-            break
+            continue  # no slot is free, or another server was quicker: then another run is next
         waiting, free = waiting - 1, free - 1
         follow = partial(try_advance, store, outlive=outlive)
         if not supervisor.start(store, run_id, follow, outlive=outlive):

@@ -249,6 +249,11 @@ class Run:
         return min(self.step / self.total_steps, 1.0) if self.total_steps else 0.0
 
     @property
+    def steps_done(self) -> int:
+        """Its steps so far: one that was told to pause or stop is kept after its last point."""
+        return self.step if self.active else max(self.step, self.checkpoint_step or 0)
+
+    @property
     def seconds_left(self) -> float | None:
         """Seconds until it ends at the speed so far (evaluations included); None if unknown."""
         if self.state != "running" or not self.step or not self.total_steps:

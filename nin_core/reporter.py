@@ -38,7 +38,7 @@ from .processes import is_orphaned
 from .records import PHASE_MEASURING, Checkpoint, ClaimLost, MetricRow, RunNotFound
 from .snapshots import Snapshots, Taken, halved
 from .store import RunStore, StoreError
-from .supervisor import GAVE_UP, WHY_ORPHANED, log_path, read_tail
+from .supervisor import GAVE_UP, GIVES_UP, WHY_ORPHANED, log_path, read_tail
 
 if TYPE_CHECKING:
     from .training import Training
@@ -53,6 +53,7 @@ FLUSH_SECONDS = 0.5
 MEASURING_SECONDS = 2.0  # between signs of life after the end; nothing else is written then
 CHECKPOINT_SECONDS = 10.0
 CHECKPOINT_SHARE = 0.5  # of the time may go into writing them; the largest come less often
+OVERDUE_SECONDS = 1.0  # for the training loop to take them itself, between two of its steps
 GRACE_SECONDS = 0.15  # for the training loop to come round after a stop, before it is done for it
 STUCK_SECONDS = 30.0  # how long the last step of a stopped run may take; then no evaluation
 # How long the database may fail before the worker gives up; one that is gone will not come back.
@@ -97,8 +98,9 @@ class Reporter:
         # The store: one thread at a time, and how it went.
         self._turn = threading.RLock()
         self._flushed_at = -math.inf
-        self._kept_at = time.monotonic()
+        self._kept_at, self._kept_step = time.monotonic(), 0
         self._writing_seconds = 0.0
+        self._unanswered = False  # points were sent, and whether they are stored was not told
         self._failing_since: float | None = None
         self._pause = POLL_SECONDS
         self._ends = False
@@ -168,7 +170,7 @@ class Reporter:
         """Weights to write with the next metrics."""
         with self._pending:
             self._snapshot = snapshot
-            self._kept_at = time.monotonic()
+            self._kept_at, self._kept_step = time.monotonic(), snapshot.step if snapshot else 0
 
     def replay(self, taken: Taken | None) -> None:
         """Weights for the replay of the run, written with the next metrics; None: none are due."""
@@ -176,10 +178,14 @@ class Reporter:
             with self._pending:
                 self._taken.append(taken)
 
-    def checkpoint_due(self) -> bool:
-        """Whether the last kept weights are written, and old enough to be replaced."""
+    def checkpoint_due(self, since: float = 0.0) -> bool:
+        """Whether the last kept weights are written, and old enough to be replaced.
+
+        Args:
+            since: seconds for which that has been so.
+        """
         pause = max(CHECKPOINT_SECONDS, self._writing_seconds / CHECKPOINT_SHARE)
-        return self._snapshot is None and time.monotonic() - self._kept_at > pause
+        return self._snapshot is None and time.monotonic() - self._kept_at > pause + since
 
     @property
     def orphaned(self) -> bool:
@@ -264,7 +270,7 @@ class Reporter:
                     except StoreError as error:
                         self._failed(error)
                     except Exception as error:  # without this thread nobody would know of the run
-                        traceback.print_exc()
+                        _say(traceback.format_exc())
                         self._give_up(f"Its worker could not report any more ({error}).")
 
     def _say_it_measures(self) -> None:
@@ -280,7 +286,10 @@ class Reporter:
         """One turn: ask, write what is due, and stop for a training loop that does not."""
         state, desired, rate, sharing = self._store.signal(self._run_id, self._attempt)
         if state not in ("running", "interrupted"):
-            self._leave(f"Run #{self._run_id} is {state}; there is nothing to do.", 0)
+            if not self._unanswered:
+                self._leave(f"Run #{self._run_id} is {state}; there is nothing to do.", 0)
+            if self._ends or self._stop_since is None:
+                return  # written without an answer; `end` asks again
         if desired in ENDINGS:
             self._stop(desired)
         elif self.orphaned:
@@ -303,9 +312,20 @@ class Reporter:
             if self.ending == INTERRUPTED:
                 self._leave(WHY_ORPHANED, 0)
         elif moment - self._flushed_at >= FLUSH_SECONDS:
+            self._keep_overdue()
             self._flush()
         if not self._ends:  # a sign of life may be written where an end may not
             self._failing_since, self._pause = None, POLL_SECONDS
+
+    def _keep_overdue(self) -> None:
+        """Keep the last step's weights where a test or a long step holds the training loop up."""
+        if self._training is None or not self.checkpoint_due(OVERDUE_SECONDS):
+            return
+        if self._training.step == self._kept_step:  # as in a test that takes minutes
+            return
+        snapshot = self._training.state()
+        if snapshot is not None and self._snapshot is None:
+            self.keep(snapshot)
 
     def _share_cores(self, sharing: int) -> None:
         if self._training is None or self._threads_beside is None:
@@ -340,9 +360,11 @@ class Reporter:
                 self._store.heartbeat(self._run_id, self._attempt)  # a large one takes a while
                 self._write_taken()  # what it leaves behind is never taken again
             checkpoint = self._checkpoint(snapshot)
+            again, self._unanswered = self._unanswered, True
             self._store.add_metrics(
-                self._run_id, rows, attempt=self._attempt, checkpoint=checkpoint
+                self._run_id, rows, attempt=self._attempt, checkpoint=checkpoint, again=again
             )
+            self._unanswered = False
             with self._pending:
                 self._written(rows, snapshot)
             if snapshot is not None:
@@ -367,12 +389,14 @@ class Reporter:
         if snapshot is not None and all(t.step != snapshot.step for t in self._taken):
             self.replay(Taken(snapshot.step, snapshot.epoch, halved(snapshot.weights)))
         self._write_taken()
+        again, self._unanswered = self._unanswered, True
         self._store.transition(
             self._run_id,
             state,
             attempt=self._attempt,
             rows=rows,
             checkpoint=self._checkpoint(snapshot),
+            again=again,
             **facts,
         )
         self.state, self.final = state, snapshot
@@ -417,12 +441,12 @@ class Reporter:
         moment = time.monotonic()
         if self._failing_since is None:
             self._failing_since = moment
-            print(f"{error} The metrics wait in memory.", file=sys.stderr, flush=True)
+            _say(f"{error} The metrics wait in memory.")
         patience = PATIENCE_SECONDS.get(error.reason, PATIENCE_DEFAULT)
         if self.orphaned:
             patience = min(patience, PATIENCE_ORPHANED)
         if moment - self._failing_since > patience:
-            self._give_up(f"{error} This worker gives up.")
+            self._give_up(f"{error} {GIVES_UP}")
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
     def _give_up(self, why: str) -> NoReturn:
@@ -431,19 +455,26 @@ class Reporter:
             try:  # a few bytes may still be written where a checkpoint may not
                 self._store.transition(self._run_id, INTERRUPTED, attempt=self._attempt, error=why)
             except StoreError:
-                print(why, file=sys.stderr, flush=True)
+                _say(why)
                 os._exit(GAVE_UP)  # still on its run, so that whoever finds it gone says so
         self._leave(why, GAVE_UP)
 
     def _leave(self, why: str, code: int) -> NoReturn:
         """End the process from here: the training thread may be deep in a step."""
-        print(why, file=sys.stderr, flush=True)
+        _say(why)
         # Nobody asked for its end but, perhaps, the death of its server.
         unasked = self._stop_since is None and self.orphaned
         requeue = self.ending == INTERRUPTED or unasked
         leave_run(self._store, self._run_id, self._attempt, requeue=requeue)
-        sys.stdout.flush()
+        with suppress(OSError):
+            sys.stdout.flush()
         os._exit(code)
+
+
+def _say(text: str) -> None:
+    """A line for the log; on a full disk it is lost, which must end nothing else."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def patiently(call: Callable[[], _T], parent: int | None = None) -> _T:

@@ -43,8 +43,23 @@ def points_after(connection: Connection, run_id: int, after_id: int = 0) -> list
     return [MetricRow(*row) for row in rows]
 
 
-def add_points(connection: Connection, run_id: int, rows: Sequence[MetricRow]) -> None:
-    """Append points to a run's curves."""
+def add_points(
+    connection: Connection, run_id: int, rows: Sequence[MetricRow], *, again: bool = False
+) -> None:
+    """Append points to a run's curves.
+
+    Args:
+        again: they may be there already, from a commit whose answer was lost.
+    """
+    if again:
+        points = tables.metrics.c
+        for kind in {row.kind for row in rows}:
+            first = min(row.step for row in rows if row.kind == kind)
+            connection.execute(
+                tables.metrics.delete().where(
+                    points.run_id == run_id, points.kind == kind, points.step >= first
+                )
+            )
     if rows:
         connection.execute(
             tables.metrics.insert(),

@@ -89,25 +89,29 @@ class RunLifecycle:
             row = connection.execute(query).one_or_none()
         return None if row is None else read_run(row)
 
-    def reserve(self, slots: int, host: str, mark: str = "") -> int | None:
+    def reserve(
+        self, slots: int, host: str, mark: str = "", *, run_id: int | None = None
+    ) -> int | None:
         """Take the oldest waiting run for a worker about to be started on `host`.
 
         Args:
             mark: who is about to start it, until its process has a number and a mark of its own.
+            run_id: take this one, if it is the oldest.
 
         Returns:
-            its number; None if nothing waits or `slots` processes there are on runs already.
+            its number; None if nothing waits, if another run is the oldest, or if `slots` processes
+            there are on runs already.
         """
         first = sa.select(sa.func.min(tables.runs.c.id)).where(*_WAITING)
         with self._write() as connection:
             if not self._has_slot(connection, host, slots):
                 return None
-            run_id = connection.scalar(first)
-            if run_id is None:
+            oldest = connection.scalar(first)
+            if oldest is None or run_id not in (None, oldest):
                 return None
             values = assigned(WorkerId(host, mark=mark)) | {"spawns": tables.runs.c.spawns + 1}
-            won = update_run(connection, run_id, values, *_WAITING)
-        return int(run_id) if won else None
+            won = update_run(connection, oldest, values, *_WAITING)
+        return int(oldest) if won else None
 
     def _has_slot(self, connection: Connection, host: str, slots: int) -> bool:
         """Whether fewer than `slots` processes of `host` are on runs, until the commit."""
@@ -284,12 +288,14 @@ class RunLifecycle:
         diagnosis: str | None = None,
         log: str | None = None,
         phase: str | None = None,
+        again: bool = False,
     ) -> None:
         """Change a run's state, together with its last metrics and weights, in one commit.
 
         Args:
             attempt: the claim under which a worker does so; None for anyone else.
             phase: what its worker goes on to do in the new state.
+            again: the last attempt to do so was not answered: it may have been done.
 
         Raises:
             StateError: if `TRANSITIONS` does not allow it.
@@ -302,6 +308,11 @@ class RunLifecycle:
         values |= given(error=_text(error), diagnosis=diagnosis, log=_text(log, MAX_LOG))
         sources = [state for state in STATES if to_state in TRANSITIONS[state]]
         with self._write() as connection:
+            # Others interrupt a run, too, without its last points and weights.
+            if again and to_state != "interrupted":
+                done = tables.runs.c.attempt == attempt, tables.runs.c.state == to_state
+                if update_run(connection, run_id, {"phase": phase}, *done):
+                    return
             if attempt is not None:
                 sign_of_life(connection, run_id, attempt, rows)
             elif rows:
@@ -309,7 +320,7 @@ class RunLifecycle:
             if not update_run(connection, run_id, values, tables.runs.c.state.in_(sources)):
                 state = state_of(connection, run_id)
                 raise StateError(f"Run #{run_id} is {state} and cannot become {to_state}.")
-            add_points(connection, run_id, rows)
+            add_points(connection, run_id, rows, again=again)
             if checkpoint is not None:
                 put_checkpoint(connection, run_id, checkpoint, moment)
 

@@ -217,6 +217,13 @@ class RunStore(RunLifecycle):
         with self._read() as connection:
             return [read_run(row) for row in connection.execute(query)]
 
+    def states(self, limit: int) -> list[tuple[int, str]]:
+        """Numbers and states of the newest runs: what to ask often, and little to read."""
+        runs = tables.runs.c
+        query = sa.select(runs.id, runs.state).order_by(runs.id.desc()).limit(limit)
+        with self._read() as connection:
+            return [(row.id, row.state) for row in connection.execute(query)]
+
     def metrics(self, run_id: int, after_id: int = 0) -> list[MetricRow]:
         """The points of a run's curves with a number above `after_id`, in order.
 
@@ -259,17 +266,21 @@ class RunStore(RunLifecycle):
         *,
         attempt: int | None = None,
         checkpoint: Checkpoint | None = None,
+        again: bool = False,
     ) -> None:
         """Append points to the curves, with the weights of that moment if given, in one commit.
 
         The run's latest figures follow; under an `attempt` it is a sign of life too.
+
+        Args:
+            again: the last attempt to write these was not answered: they may be there already.
         """
         with self._write() as connection:
             if attempt is not None:
                 sign_of_life(connection, run_id, attempt, rows)
             elif not update_run(connection, run_id, latest_figures(rows) or {"id": run_id}):
                 raise RunNotFound(run_id)
-            add_points(connection, run_id, rows)
+            add_points(connection, run_id, rows, again=again)
             if checkpoint is not None:
                 put_checkpoint(connection, run_id, checkpoint, now())
 

@@ -32,7 +32,7 @@ from pathlib import Path
 from . import admission, process_memory, spare
 from .machine import PROJECT
 from .processes import is_alive, start_mark, this_host
-from .records import Run, WorkerId
+from .records import Run, RunNotFound, WorkerId
 from .store import RunStore, StoreError
 
 # A worker on another host without a heartbeat for so long is gone. Servers look every few seconds,
@@ -44,7 +44,9 @@ START_SECONDS = 60.0  # how long a started process may take to claim its run
 # keep tries that for a minute.
 STOP_SECONDS, KEEPING_SECONDS = 10.0, 75.0
 MAX_SPAWNS = 3  # starts of one run that came to nothing before it counts as failed
-GAVE_UP = 4  # a worker's exit code when the store failed for too long; its last line says why
+# A worker's exit code when the store failed for too long; the last line of its log says why, and
+# ends so.
+GAVE_UP, GIVES_UP = 4, "This worker gives up."
 NOT_BEGUN = 5  # and when it could not even claim its run
 WHY_ORPHANED = "The server it ran under has ended."  # of a run that waits for the next one
 KILL_SECONDS = 1.0  # before a death is known, within which it has been counted
@@ -54,6 +56,8 @@ NICENESS = 10
 # Processes of ours for which a thread waits. (After a hot reload this is a new, empty set: then
 # whoever comes first settles a dead worker, without its exit code.)
 _watched: set[int] = set()
+# How those ended whose end could not be recorded: the exit code, and whether memory ran out.
+_ended: dict[int, tuple[int, bool]] = {}
 _failed_at: dict[str, float] = {}  # by the store's URL, when it did not answer last
 
 
@@ -99,6 +103,7 @@ def start(
         store.lose(run, why, retry=run.spawns < MAX_SPAWNS)
         return False
     worker = WorkerId(this_host(), process.pid, start_mark(process.pid) or "")
+    _ended.pop(process.pid, None)
     _watched.add(process.pid)
     try:
         store.assign(run_id, worker)
@@ -120,14 +125,18 @@ def _wait(
     A store that cannot be reached now is asked again by the next `advance`.
     """
     code = process.wait()
+    ran_out = process_memory.KILLS.risen(KILL_SECONDS)
     try:
-        with suppress(StoreError):
-            run = store.get(run_id)
-            if run.worker is not None and run.worker.pid == process.pid:
-                _bury(store, run, code, memory_ran_out=process_memory.KILLS.risen(KILL_SECONDS))
-            elif run.worker is None:  # or the log is the next one's
-                with suppress(OSError):
-                    log_path(store, run_id).unlink(missing_ok=True)
+        run = store.get(run_id)
+        if run.worker is not None and run.worker.pid == process.pid:
+            _bury(store, run, code, memory_ran_out=ran_out)
+        elif run.worker is None:  # or the log is the next one's
+            with suppress(OSError):
+                log_path(store, run_id).unlink(missing_ok=True)
+    except RunNotFound:
+        pass
+    except StoreError:
+        _ended[process.pid] = code, ran_out
     finally:
         _watched.discard(process.pid)
     follow()
@@ -178,6 +187,11 @@ def settle(store: RunStore, run: Run) -> bool:
         return False
     if worker.pid in _watched:
         return False  # its thread is about to, and knows how it ended
+    if ended := _ended.get(worker.pid or 0):
+        code, ran_out = ended
+        changed = _bury(store, run, code, memory_ran_out=ran_out)
+        _ended.pop(worker.pid or 0, None)  # it is recorded now
+        return changed
     # Another process started it, or it outlived the one that did: nobody knows its exit code.
     ran_out = process_memory.KILLS.risen(run.silent + KILL_SECONDS)
     return _bury(store, run, memory_ran_out=ran_out and run.desired_state == "running")
@@ -230,8 +244,8 @@ def _bury(
                 why += ", by someone or because memory ran out"
     elif code is None and memory_ran_out and run.state == "running":
         why = admission.ran_out(run)
-    elif code == GAVE_UP and last:
-        why = last
+    elif code == GAVE_UP or last.endswith(GIVES_UP):
+        why = last or "The run store failed for too long, and its worker gave up"
     elif run.state == "queued":
         why = "Its worker process ended before it began"
         why += f" (exit code {code})" if code is not None else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import subprocess
@@ -24,6 +26,7 @@ from safetensors.torch import save
 from nin_core import (
     PRESETS,
     ConfigError,
+    admission,
     jobs,
     machine,
     processes,
@@ -520,6 +523,87 @@ def test_metrics_wait_for_a_store_that_fails_for_a_while(store, monkeypatch):
     ]
 
 
+def test_points_whose_commit_was_not_answered_are_there_once(store, monkeypatch):
+    """As when a connection breaks in the very moment: all is stored, and nobody is told."""
+    lost = []
+
+    def unanswered(name, times):
+        write, left = getattr(store, name), [True] * times
+
+        def written_and_lost(*args, **kwargs):
+            write(*args, **kwargs)
+            # The second: the first points' checkpoint has none before it.
+            if left and len(store.metrics(work.run_id)) > 1:
+                left.pop()
+                lost.append(name)
+                raise StoreError("The server closed the connection unexpectedly.")
+
+        monkeypatch.setattr(store, name, written_and_lost)
+
+    unanswered("add_metrics", 3)
+    unanswered("transition", 1)
+    monkeypatch.setattr(reporting, "FLUSH_SECONDS", 0.05)
+    work = Work(store, replace(SHORT, epochs=20))
+    run = work.join()
+    assert lost == ["add_metrics"] * 3 + ["transition"]
+    assert (run.state, run.has_evaluation) == ("finished", True)
+    assert [(row.kind, row.step) for row in store.metrics(work.run_id)] == [
+        (type(event).__name__.removesuffix("Event").lower(), event.step) for event in work.events
+    ]
+
+
+def test_a_log_that_cannot_be_written_costs_no_sign_of_life(store, monkeypatch):
+    """A full disk is the log's as well as the store's."""
+    failures = [True] * 2
+
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def full(*args, **kwargs):
+        if failures:
+            failures.pop()
+            raise StoreError("Its disk is full.", "full")
+        return write(*args, **kwargs)
+
+    write = store.add_metrics
+    monkeypatch.setattr(store, "add_metrics", full)
+    monkeypatch.setattr(sys, "stderr", Full())
+    work = Work(store)
+    wait_for(lambda: not failures and store.get(work.run_id).step > 1, "points after the outage")
+    store.request(work.run_id, "stopped")
+    assert work.join().state == "stopped"
+
+
+def test_weights_are_kept_while_a_test_takes_long(store, monkeypatch):
+    """Its end is an event, for which the weights before it must not have to wait."""
+    from nin_core import training
+    from nin_core.checkpoints import unpack
+
+    go = threading.Event()
+    evaluate = training.evaluate
+
+    def slow(model, images, *args, **kwargs):
+        if len(images) == 1000:
+            assert go.wait(120)
+        return evaluate(model, images, *args, **kwargs)
+
+    monkeypatch.setattr(training, "evaluate", slow)
+    monkeypatch.setattr(reporting, "CHECKPOINT_SECONDS", 0.2)
+    monkeypatch.setattr(reporting, "OVERDUE_SECONDS", 0.2)
+    work = Work(store, SHORT)
+    steps = wait_for(lambda: store.get(work.run_id).total_steps, "the number of steps")
+    kept = wait_for(lambda: store.get(work.run_id).checkpoint_step == steps, "the weights")
+    assert kept and not go.is_set()
+    state = unpack(store.load_checkpoint(work.run_id).blob)
+    assert (state.step, state.epoch_ended) == (steps, False)
+    written = store.load_checkpoint(work.run_id).created_at
+    time.sleep(1.0)
+    assert store.load_checkpoint(work.run_id).created_at == written  # the same ones, once
+    go.set()
+    assert work.join().state == "finished"
+
+
 def test_a_snapshot_that_cannot_be_written_repeats_no_point(store, monkeypatch):
     add = reporting.Snapshots.add
     failures = [True] * 3
@@ -610,7 +694,7 @@ def test_no_weights_are_kept_while_the_last_ones_are_written(store, monkeypatch)
     assert not reporter.checkpoint_due()
     time.sleep(0.1)
     assert reporter.checkpoint_due()
-    snapshot = SimpleNamespace()
+    snapshot = SimpleNamespace(step=1)
     reporter.keep(snapshot)
     time.sleep(0.1)
     assert not reporter.checkpoint_due()
@@ -1132,6 +1216,54 @@ def test_the_log_of_the_next_worker_outlives_the_last_one(store):
     supervisor._wait(store, run_id, subprocess.Popen(["/bin/true"]), lambda: None)
     assert log.read_text() == "of the next one"
     assert store.get(run_id).state == "running"
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_worker_that_gave_up_while_the_store_was_away_is_not_said_to_have_crashed(
+    store, monkeypatch, answers
+):
+    """Its server could not record its end either; the next look does, by code or by the log."""
+    run_id = store.create(NETWORK, SHORT, "shapes")
+    process = subprocess.Popen(["/bin/sh", "-c", f"exit {supervisor.GAVE_UP}"])
+    store.claim(run_id, WorkerId(this_host(), process.pid, "1"))
+    log = log_path(store, run_id)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("" if answers else f"Its disk is full. {supervisor.GIVES_UP}\n")
+
+    def away(*_):
+        raise StoreError("Its disk is full.", "full")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(store, "get", away)
+        supervisor._wait(store, run_id, process, lambda: None)
+    if not answers:  # another server, which did not start it
+        supervisor._ended.clear()
+    advance(store, slots=0)
+    run = store.get(run_id)
+    assert (run.state, run.worker) == ("interrupted", None)
+    wanted = "The run store failed for too long" if answers else "Its disk is full. This worker"
+    assert run.error.startswith(wanted)
+    assert process.pid not in supervisor._ended
+
+
+def test_a_run_that_must_wait_for_memory_is_not_started_in_anothers_place(store, monkeypatch):
+    """Between the look at the oldest run and its reservation, another server takes that run."""
+    small, large = (store.create(NETWORK, SHORT, "shapes") for _ in range(2))
+    following = store.next_waiting
+
+    def overtaken():
+        run = following()
+        if run is not None and run.id == small:
+            assert store.reserve(9, "another computer") == small
+        return run
+
+    monkeypatch.setattr(store, "next_waiting", overtaken)
+    monkeypatch.setattr(
+        admission, "waits_for_memory", lambda run, _: "it waits" if run.id == large else None
+    )
+    monkeypatch.setattr(supervisor, "start", lambda *_, **__: pytest.fail("it was started"))
+    assert advance(store, slots=2) == []
+    assert store.get(large).worker is None
 
 
 def test_threads_follow_what_the_training_has_not_what_it_had(store):
