@@ -165,10 +165,19 @@ def waits_for_memory(run: Run, running: Sequence[Run]) -> str | None:
     Args:
         running: the runs with a worker on this computer.
     """
-    found = machine.memory()
-    if found is None or run.network is None or run.train is None:
+    if run.network is None or run.train is None:
         return None
-    needed = predict_bytes(run.network, run.train, run.dataset) + PROCESS_BYTES
+    return lacks_memory(run.network, run.train, run.dataset, running)
+
+
+def lacks_memory(
+    network: NiNConfig, train: TrainConfig, dataset: str, running: Sequence[Run]
+) -> str | None:
+    """Why such a run would have to wait for memory now, beside the `running` ones; None if not."""
+    found = machine.memory()
+    if found is None:
+        return None
+    needed = predict_bytes(network, train, dataset) + PROCESS_BYTES
     free = found.available - sum(_still_to_take(other) for other in running)
     if needed <= free:
         return None

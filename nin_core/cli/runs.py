@@ -172,10 +172,11 @@ def _change_run(store: RunStore, options: argparse.Namespace) -> None:
             raise CommandError(f"Run #{run_id} is {before.state}; there is nothing to {action}.")
         if action == "stop" and before.state == "paused" and before.has_checkpoint:
             print("Measuring it on the test set …", file=sys.stderr)
-        if action == "resume" and (why := jobs.goes_on_otherwise(store, run_id)):
-            print(f"It goes on, but not to the bit: {why}.", file=sys.stderr)
+        otherwise = jobs.goes_on_otherwise(store, run_id) if action == "resume" else None
         act = {"pause": jobs.pause_run, "resume": jobs.resume_run, "stop": jobs.stop_run}[action]
         act(store, run_id, outlive=True)
+        if otherwise:
+            print(otherwise, file=sys.stderr)
     run = store.get(run_id)
     waits = run.state == "running" and run.desired_state != "running"
     wish = f" and about to be {run.desired_state}" if waits else ""

@@ -134,23 +134,24 @@ def _run_with_a_slot(
     name: str | None,
     worker: WorkerId,
 ) -> int:
-    """A new run for this process, as soon as fewer train here than there is room for."""
-    from .. import jobs
+    """A new run for this process, as soon as there are a slot and the memory for it here."""
+    from .. import admission, jobs
 
     slots, told = jobs.slots_here(), False
     while True:
         jobs.try_advance(store, slots=0)  # whose worker died has no slot any more
-        run_id = store.create_at_work(network, config, dataset, name, worker, slots)
-        if run_id is not None:
-            return run_id
+        here = [run for run in store.work()[0] if run.worker_host == worker.host]
+        why = admission.lacks_memory(network, config, dataset, here)
+        if why is None:
+            run_id = store.create_at_work(network, config, dataset, name, worker, slots)
+            if run_id is not None:
+                return run_id
+            train = "1 run trains" if slots == 1 else f"{slots} runs train"
+            why = f"{train} here already; this one begins when a slot is free"
         if not told:
             told = True
-            train = "1 run trains" if slots == 1 else f"{slots} runs train"
-            print(
-                f"{train} here already; this one begins when a slot is free. Ctrl-C gives up.",
-                file=sys.stderr,
-                flush=True,
-            )
+            sentence = f"{why[:1].upper()}{why[1:]}. Ctrl-C gives up."
+            print(sentence, file=sys.stderr, flush=True)
         time.sleep(WAIT_SECONDS)
 
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from nin_core import jobs, worker
+from nin_core import admission, jobs, worker
 from nin_core.__main__ import main
 from nin_core.cli import training as training_commands
 from nin_core.config import PRESETS
@@ -344,6 +344,17 @@ def test_train_waits_for_a_slot(store, capsys, monkeypatch):
     assert main(["train", *SMALL, "--subset", "640"]) == 0
     assert looked[:3] == [1, 1, 1]
     assert capsys.readouterr().err.startswith("1 run trains here already; this one begins when")
+
+
+def test_train_waits_for_memory(store, capsys, monkeypatch):
+    """As a queued run does; it says once why."""
+    waits = iter(["it waits for memory: it needs a lot"] * 2)
+    monkeypatch.setattr(admission, "lacks_memory", lambda *_: next(waits, None))
+    monkeypatch.setattr(training_commands, "WAIT_SECONDS", 0.01)
+    assert main(["train", *SMALL, "--subset", "640"]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("It waits for memory: it needs a lot. Ctrl-C gives up.\n")
+    assert said.count("waits for memory") == 1
 
 
 def test_a_run_is_renamed_duplicated_continued_and_changed_by_number(store, capsys, monkeypatch):
