@@ -21,7 +21,7 @@ from torch.nn import functional
 from .estimate import test_batch
 from .inputs import Inputs
 from .lanes import Lanes
-from .trouble import ALL_ALIVE
+from .trouble import ALL_ALIVE, AT_GUESSING, fast_or
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,13 +127,13 @@ def diagnose(
         images, labels: a probe batch, uint8 [N, C, H, W] and int64 [N], with some images of every
             class (a few hundred suffice).
         inputs: how the network takes images.
-        recipe: it was trained by, which is then not what is recommended.
+        recipe: what it was trained with, which is not recommended again.
 
     A network is taken to learn if no class map is dead and its loss is clearly below ln(classes),
     what guessing costs.
     """
     probe = evaluate(model, images, labels, inputs)
-    network = inputs.network
+    network, taken = inputs.network, recipe == "fast"
     classes = network.num_classes
     if not torch.isfinite(probe.logits).all():
         return Diagnosis(
@@ -141,8 +141,7 @@ def diagnose(
             classes,
             math.nan,
             "The weights are no longer finite numbers: the learning rate was too high; "
-            + ("" if recipe == "fast" else "the fast recipe, or ")
-            + "a rate ten times lower, would work.",
+            f"{fast_or('a rate ten times lower', taken=taken)} would work.",
         )
     # The maps end in ReLU, so a pooled logit is zero exactly where its whole map is.
     dead = int((probe.logits.amax(0) <= 0).sum()) if network.final_relu else 0
@@ -151,7 +150,7 @@ def diagnose(
     learned = probe.loss < 0.95 * guessing
     cure = (
         "A lower learning rate, or no final ReLU, may keep them alive."
-        if recipe == "fast"
+        if taken
         else "Start again with the fast recipe, which starts with every map alive, "
         "or switch the final ReLU off."
     )
@@ -161,7 +160,7 @@ def diagnose(
             classes,
             spread,
             f"{dead} of {classes} class maps are zero for every probe image, and a dead class map "
-            f"passes no gradient, so the loss sits at ln({classes}) = {guessing:.3f}. {cure}",
+            f"passes no gradient, {AT_GUESSING}{classes}) = {guessing:.3f}. {cure}",
         )
     if dead:
         return Diagnosis(
@@ -179,7 +178,7 @@ def diagnose(
         spread,
         f"{ALL_ALIVE}, but the loss of {probe.loss:.3f} is not clearly below "
         f"ln({classes}) = {guessing:.3f}, the loss of guessing: train for more epochs"
-        + ("." if recipe == "fast" else ", or with the fast recipe."),
+        + ("." if taken else ", or with the fast recipe."),
     )
 
 

@@ -26,6 +26,7 @@ from .recipes import TrainConfig
 from .records import Start, Verdict
 from .training import starting_model
 from .training_state import random_states, restore_random_states
+from .trouble import fast_or
 from .vitals import norm, watched
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def preflight(
     """
     model = starting_model(dataset, config, network)
     chosen = balanced_sample(dataset.train_labels, images or probe_size(network))
-    return _examine(model, dataset, chosen, Inputs.of(network, dataset, config), len(chosen))
+    inputs = Inputs.of(network, dataset, config)
+    return _examine(model, dataset, chosen, inputs, len(chosen), config)
 
 
 def of_run(
@@ -132,13 +134,18 @@ def of_run(
     device = next(model.parameters()).device
     drawn = random_states(device)
     try:
-        return _examine(model, dataset, chosen, inputs, part)
+        return _examine(model, dataset, chosen, inputs, part, config)
     finally:
         restore_random_states(device, drawn)
 
 
 def _examine(
-    model: nn.Module, dataset: Dataset, chosen: torch.Tensor, inputs: Inputs, part: int
+    model: nn.Module,
+    dataset: Dataset,
+    chosen: torch.Tensor,
+    inputs: Inputs,
+    part: int,
+    config: TrainConfig,
 ) -> Preflight:
     """Pass the chosen training images through, so many at once, and back."""
     outputs, loss = [], 0.0
@@ -164,19 +171,23 @@ def _examine(
         if isinstance(module, nn.Conv2d)
     ]
     spread = logits.std(0).max().item() if len(chosen) > 1 else 0.0
-    verdict, sentence = _judge(layers, len(chosen), spread, loss)
+    verdict, sentence = _judge(layers, len(chosen), spread, loss, config)
     return Preflight(len(chosen), tuple(layers), spread, loss, verdict, sentence)
 
 
 def _judge(
-    layers: Sequence[LayerStart], images: int, spread: float, loss: float
+    layers: Sequence[LayerStart], images: int, spread: float, loss: float, config: TrainConfig
 ) -> tuple[Verdict, str]:
+    """What is to be said of a start, and what would help: not a recipe that starts the same way."""
     classes, dead = layers[-1].channels, layers[-1].dead
-    cure = "take the fast recipe, under which every map starts alive, or switch the final ReLU off."
+    taken = config.initialization == "unit-variance"
+    cure = "switch the final ReLU off, or try another seed."
+    if not taken:
+        cure = "take the fast recipe, under which every map starts alive, or no final ReLU."
     if not math.isfinite(loss):
         return "stalled", (
             "The first loss is not a finite number: the weights start too large; "
-            "the fast recipe would work."
+            f"{fast_or('batch norm', taken=taken)} would work."
         )
     if dead == classes:
         return "stalled", (
@@ -186,14 +197,14 @@ def _judge(
     if spread < SAME_LOGITS:
         return "stalled", (
             f"Each of {images} training images gets the same logits, so nothing tells them apart; "
-            "the fast recipe, which scales every layer to its inputs, would work."
+            f"{fast_or('batch norm', taken=taken)} would keep them apart."
         )
     unreached = [layer.name for layer in layers if layer.gradient <= VANISHED * layer.weights]
     if unreached:
         return "stalled", (
             f"No gradient reaches {unreached[0]}"
             f"{f' and {len(unreached) - 1} more' if len(unreached) > 1 else ''}, so these weights "
-            "never change; the fast recipe, or fewer layers, would work."
+            f"never change; {fast_or('fewer layers', taken=taken)} would work."
         )
     if dead:
         return "doubtful", (
@@ -206,7 +217,7 @@ def _judge(
     if worst.dead * 2 > worst.channels:
         return "doubtful", (
             f"{worst.dead} of {worst.channels} channels of {worst.name} are zero everywhere, so "
-            "most of this layer is lost; the fast recipe, or batch norm, would revive them."
+            f"most of this layer is lost; {fast_or('batch norm', taken=taken)} would revive them."
         )
     return "ready", (
         f"Every class map is alive, {images} training images get different logits, and a gradient "

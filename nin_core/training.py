@@ -50,7 +50,7 @@ from .training_state import (
     restore_optimizer,
     restore_random_states,
 )
-from .trouble import DIVERGED, LOWER_RATE
+from .trouble import DIVERGED, LOWER_RATE, fast_or
 from .tuning import Settings
 from .vitals import Norms, watched
 
@@ -557,15 +557,17 @@ class Training:
     def _require_finite(self, loss: float) -> None:
         if math.isfinite(loss):
             return
+        taken = self._config.recipe == "fast"
         if self.step == 1:  # of the weights as they began
             raise DivergedError(
-                f"{DIVERGED} in the very first step: the weights start too large; the fast recipe "
-                "would work."
+                f"{DIVERGED} in the very first step: the weights start too large; "
+                f"{fast_or('batch norm', taken=taken)} would work."
             )
         rate = self._config.rate_after(self.step)
+        cure = fast_or(f"a rate of {rate / LOWER_RATE:g}", taken=taken)
         raise DivergedError(
             f"{DIVERGED} after step {self.step:,}: the learning rate of {rate:g} is too high "
-            f"for this network; {rate / LOWER_RATE:g}, or the fast recipe, would work."
+            f"for this network; {cure} would work."
         )
 
     def _seconds(self) -> float:

@@ -9,18 +9,21 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from .config import NiNConfig
 from .recipes import MAX_EPOCHS, MIN_RATE, RECIPES, TrainConfig
 
 DIVERGED = "The loss is no longer a finite number"  # how `training.DivergedError` begins
 ALL_ALIVE = "No class map is dead"  # how a diagnosis begins of a network that may only need longer
+AT_GUESSING = "so the loss sits at ln("  # in that of one whose class maps are dead
 LOWER_RATE, LONGER = 10, 3  # by which a rate that is too high is divided, and epochs are multiplied
 
 # A loss this close to ln(classes), relatively, is that of guessing. A tutorial run that has died
 # stays within 0.1 %; one that learns passes through the band within a few points.
 GUESSING_BAND = 0.02
 MIN_POINTS, MIN_STEPS = 8, 100  # before it is said
-AWAKE_POINTS = 3  # at the end, below the band, of a run that has learned since it was in it
+AWAKE_POINTS = 3  # below the band, one after another, of a run that learns after all
 
 
 class Twin(NamedTuple):
@@ -37,17 +40,10 @@ def plateau(steps: Sequence[float], losses: Sequence[float], num_classes: int) -
         steps, losses: the points of the training curve, in order; a loss that was not finite is
             NaN. Losses in nats.
     """
-    guessing = math.log(num_classes)
-    count = 0
-    for loss in reversed(losses):
-        if not abs(loss - guessing) <= GUESSING_BAND * guessing:  # NaN is not close to anything
-            break
-        count += 1
-    if count < MIN_POINTS:
+    found = _long_stretches(steps, losses, num_classes)
+    if not found or found[-1].end < len(losses):
         return None
-    since = steps[-count - 1] if count < len(steps) else 0
-    length = int(steps[-1] - since)
-    return length if length >= MIN_STEPS else None
+    return found[-1].until - found[-1].since
 
 
 def woke(
@@ -55,24 +51,52 @@ def woke(
 ) -> tuple[int, int] | None:
     """From which step to which the loss was that of guessing, in a run that has learned since.
 
+    One point outside the band ends a stretch; of several, the last is told.
+
     Args:
         steps, losses: as for `plateau`.
-
-    Returns:
-        the last such stretch, if it was long enough for `plateau`; None if there was none.
     """
-    guessing = math.log(num_classes)
-    end = len(losses) - AWAKE_POINTS
-    if end < MIN_POINTS or not all(loss < guessing * (1 - GUESSING_BAND) for loss in losses[end:]):
+    found = _long_stretches(steps, losses, num_classes)
+    if not found:
         return None
-    inside = [abs(loss - guessing) <= GUESSING_BAND * guessing for loss in losses[:end]]
-    while True in inside:
-        last = len(inside) - inside[::-1].index(True)
-        length = plateau(steps[:last], losses[:last], num_classes)
-        if length is not None:
-            return int(steps[last - 1]) - length, int(steps[last - 1])
-        del inside[last - 1 :]
-    return None
+    last = found[-1]
+    below = np.asarray(losses[last.end :]) < math.log(num_classes) * (1 - GUESSING_BAND)
+    together = np.convolve(below, np.ones(AWAKE_POINTS), "valid") if len(below) else below
+    return (last.since, last.until) if (together > AWAKE_POINTS - 0.5).any() else None
+
+
+class _Stretch(NamedTuple):
+    """Points at the loss of guessing: after the step `since` up to `until`, before point `end`."""
+
+    since: int
+    until: int
+    end: int
+
+
+def _long_stretches(
+    steps: Sequence[float], losses: Sequence[float], num_classes: int
+) -> list[_Stretch]:
+    """Where the loss stays at that of guessing for long enough to be said."""
+    guessing = math.log(num_classes)
+    # NaN is not close to anything.
+    inside = np.abs(np.asarray(losses) - guessing) <= GUESSING_BAND * guessing
+    edges = np.flatnonzero(np.diff(inside.astype(np.int8), prepend=0, append=0)).tolist()
+    stretches = []
+    for begin, end in zip(edges[::2], edges[1::2], strict=True):
+        since, until = int(steps[begin - 1]) if begin else 0, int(steps[end - 1])
+        if end - begin >= MIN_POINTS and until - since >= MIN_STEPS:
+            stretches.append(_Stretch(since, until, end))
+    return stretches
+
+
+def fast_or(otherwise: str, *, taken: bool) -> str:
+    """Advice for a run: the fast recipe or something else; only that if fast was `taken`."""
+    return otherwise if taken else f"the fast recipe, or {otherwise},"
+
+
+def says_guessing(diagnosis: str) -> bool:
+    """Whether a run's diagnosis is that it learned nothing."""
+    return diagnosis.startswith(ALL_ALIVE) or AT_GUESSING in diagnosis
 
 
 def twin(
@@ -83,7 +107,7 @@ def twin(
     That is the fast recipe; where that is its own, the recipe's rate, or a lower one.
 
     Args:
-        train: of the run that does not learn.
+        train: of the run that does not learn, or did so late.
         train_size: training images of its data set.
         too_short: whether nothing is wrong with it, as far as can be seen, but its length.
     """

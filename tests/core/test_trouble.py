@@ -50,6 +50,8 @@ def test_a_run_that_has_left_guessing_woke_at_the_end_of_the_stretch(before: lis
     losses = [*before, *[LN10] * 12, 2.2, LN10, 2.2, 2.0, 1.8]
     since = 20 * len(before)
     assert woke(steps(len(losses)), losses, 10) == (since, since + 12 * 20)
+    # It is not taken back for a noisy point.
+    assert woke(steps(len(losses) + 1), [*losses, LN10], 10) == (since, since + 12 * 20)
 
 
 @pytest.mark.parametrize(
