@@ -29,7 +29,7 @@ from nin_core.datasets import DATASETS
 from nin_core.recipes import FAN_SEEDS
 from nin_core.records import ENDED
 from nin_core.store import StoreError
-from ui import frame, numbers, pace, resources, run_choice, run_points, theme
+from ui import frame, numbers, pace, resources, run_choice, run_feed, run_points, theme
 from ui.components import plot, tick
 from ui.fan_figures import FanCurves, fan_figure
 
@@ -333,6 +333,7 @@ def _live(shown: tuple[str, ...], ticking: bool) -> None:
     with st.container(key="tr-fan"):
         message, chart, lines = (st.container() for _ in range(3))
     try:
+        watched = run_feed.watch_states()
         seen = _look(shown, ticking)
     except StoreError as error:
         with message:
@@ -348,7 +349,7 @@ def _live(shown: tuple[str, ...], ticking: bool) -> None:
         if gone or busy != ticking or st.session_state.pop(_CHANGED, False):
             st.rerun()
         if busy:
-            tick(pace.of_fan(pace.watching()), key="tr:fan-tick")
+            tick(pace.of_fan(pace.watching()), key="tr:fan-tick", watch=watched)
     with message:
         run_choice.show_notice("fan")
     with chart:
@@ -433,12 +434,13 @@ def verdict(runs: Sequence[Run], stalls: dict[int, fans.Stall]) -> str:
     diverged = [run for run in runs if (run.error or "").startswith(trouble.DIVERGED)]
     guessing = [run for run in runs if run.id in stalls and run not in diverged]
     ended = [run for run in guessing if run.state in ENDED]
-    # A run that somebody stopped says nothing about the recipe.
-    total = sum(run.state != "stopped" or run in guessing for run in runs)
+    # What somebody stopped might have become anything, unless it was at guessing by then.
+    counted = [run for run in runs if run.state != "stopped" or run in guessing]
+    total = len(counted)
     waiting = sum(run.state == "queued" for run in runs)
     training_now = sum(run.state == "running" for run in runs)
     parts = [f"{len(ended)} of {total} ended at the loss of guessing"] if total else []
-    if total and not any(run.state in ENDED for run in runs):
+    if total and not any(run.state in ENDED for run in counted):
         parts = [f"none of {total} has ended yet"]
     if so_far := len(guessing) - len(ended):
         parts.append(f"{so_far} {'is' if so_far == 1 else 'are'} at it so far")
@@ -453,7 +455,7 @@ def verdict(runs: Sequence[Run], stalls: dict[int, fans.Stall]) -> str:
         parts.append(f"{waiting} {'waits' if waiting == 1 else 'wait'}")
     text = ", ".join(parts)
     measured = sorted(
-        run.test_accuracy for run in runs if run.test_accuracy is not None and run.state in ENDED
+        run.test_accuracy for run in counted if run.test_accuracy is not None and run.state in ENDED
     )
     if measured:
         lowest, highest = f"{measured[0]:.1%}", f"{measured[-1]:.1%}"

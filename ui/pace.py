@@ -12,6 +12,8 @@ for a class:
   beside each other stay lively and ten leave nine tenths of a laptop to the training.
 * What a person waits for is shown at once: a run's first point above all, its end, or that it was
   told to pause or stop.
+* However rare the pictures, it is asked every few seconds whether one is out of date (`NOTICE` in
+  the components' scripts): a run whose worker has died is shown as interrupted within ten seconds.
 * The list of runs, whose numbers say less, is drawn a sixth as often; seed fans half as often.
 """
 

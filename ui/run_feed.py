@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import urlencode
 
+import streamlit as st
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ui.run_picture import Seen
 
 SHARED_SECONDS = 0.2
+LISTED = 500  # the newest runs, whose states are watched
 KEPT = 32  # runs, times the ways in which they are looked at
 LOST, GONE = "lost", "gone"  # versions: of a store that does not answer, of a run that was deleted
 LOST_PAUSE = 2.0  # seconds until a store is asked again
@@ -52,6 +54,29 @@ def url(run_id: int, look: Look) -> str:
     return f"{server.feed_path(run_id)}?{urlencode(query)}"
 
 
+def watch_states() -> tuple[str, str]:
+    """For `components.tick`: have a fragment run soon when any run's state is another one.
+
+    Raises:
+        StoreError: if the store does not answer.
+    """
+    return server.feed_path(), _states()
+
+
+@st.cache_data(ttl=1.0, show_spinner=False)
+def _states() -> str:
+    return run_picture.digest(resources.store().states(LISTED))
+
+
+def answer_states(_: Request) -> Response:
+    """Which states all runs are in, as a version that changes when one of them does."""
+    try:
+        version = _states()
+    except StoreError:
+        version = LOST
+    return JSONResponse({"version": version}, headers={"Cache-Control": "no-store"})
+
+
 def serial(seen: Seen) -> str:
     """Changes with whatever the chart shows."""
     run = seen.run
@@ -65,6 +90,10 @@ def answer(request: Request, run_id: int) -> Response:
         look = _look(query)
     except ValueError:
         return JSONResponse({"problem": "The address names no view of a run."}, 400)
+    if query.get("only") == "version":
+        return JSONResponse(
+            {"version": _told(run_id, look).version()}, headers={"Cache-Control": "no-store"}
+        )
     since = query.get("since", "")
     body, run = _told(run_id, look).answer(since)
     pause = LOST_PAUSE
@@ -111,15 +140,27 @@ class _Told:
                 body = f'{body[:-1]}, "chart": {self._chart}}}'
             return body, self._run
 
-    def _make(self) -> None:
-        self._run = None
+    def version(self) -> str:
+        """Of the page that has this picture; nothing is drawn for it."""
+        with self._lock:
+            if time.monotonic() - self._made_at <= SHARED_SECONDS:
+                return str(self._facts["version"])
+            seen = self._look_at_run()
+            return seen if isinstance(seen, str) else run_picture.version(seen, self._blocks)
+
+    def _look_at_run(self) -> Seen | str:
+        """The run as it is now, or the version of a page that cannot show it."""
         try:
-            seen = run_picture.look(resources.store(), self._id)
+            return run_picture.look(resources.store(), self._id)
         except RunNotFound:
-            self._facts = {"version": GONE, "serial": GONE}
-            return
+            return GONE
         except StoreError:
-            self._facts = {"version": LOST, "serial": LOST}
+            return LOST
+
+    def _make(self) -> None:
+        seen = self._look_at_run()
+        if isinstance(seen, str):
+            self._run, self._facts = None, {"version": seen, "serial": seen}
             return
         self._run = seen.run
         number = serial(seen)

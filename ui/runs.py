@@ -22,14 +22,23 @@ from nin_core import jobs
 from nin_core.datasets import DATASETS
 from nin_core.recipes import RECIPES
 from nin_core.store import StoreError
-from ui import curve_panel, frame, pace, resources, run_choice, run_picture, run_points
+from ui import (
+    curve_panel,
+    frame,
+    pace,
+    resources,
+    run_choice,
+    run_feed,
+    run_picture,
+    run_points,
+)
 from ui.components import plot, tick
 from ui.curves import MAX_COMPARED, NAMED, Compared, comparison_figure
 
 if TYPE_CHECKING:
     from nin_core.records import Run
 
-MAX_RUNS = 500  # the newest that are listed
+MAX_RUNS = run_feed.LISTED
 VISIBLE_ROWS = 10
 COMPARISON_HEIGHT, LEGEND_HEIGHT = 430, 14  # pixels, of the chart and for each run in its legend
 
@@ -47,6 +56,7 @@ def show(opened: Run | None) -> None:
 def _live(opened: Run | None) -> None:
     runs: list[Run] | None = None
     with frame.guarded():
+        watched = run_feed.watch_states()  # first: what comes meanwhile is only drawn once more
         # Whoever looks at the list moves the queue on, whichever run is open.
         trouble = jobs.try_advance(resources.store())
         runs = resources.store().list_runs(limit=MAX_RUNS)
@@ -74,7 +84,7 @@ def _live(opened: Run | None) -> None:
     if runs is None:
         tick(frame.RECOVERY_SECONDS, key="tr:list-tick")
     elif running := [run for run in runs if run.active]:
-        tick(pace.of_list(running, pace.watching()), key="tr:list-tick")
+        tick(pace.of_list(running, pace.watching()), key="tr:list-tick", watch=watched)
 
 
 def _has_changed(opened: Run, runs: list[Run]) -> bool:
@@ -155,7 +165,7 @@ def _row(run: Run, is_open: bool) -> dict[str, Any]:
     epochs = "–"
     recipe = "imported" if run.imported else "–"
     if run.train is not None and not run.imported:
-        done = run.step / run_points.steps_per_epoch(run)
+        done = run.steps_done / run_points.steps_per_epoch(run)
         epochs = f"{done:.2f}".rstrip("0").rstrip(".") + f" of {run.train.total_epochs}"
         recipe = RECIPES[run.train.recipe].title
     name = run.name if run.fan is None else f"{run.name} · fan {run.fan[:4]}"
@@ -207,15 +217,15 @@ def _delete(run_ids: list[int]) -> None:
 
 
 def _different_data(runs: list[Run]) -> str | None:
-    """A caution where runs learned from different images; None where all had the same."""
+    """A caution where runs are of different data sets; None where all are of one."""
     of: dict[str, list[str]] = {}
     for run in sorted(runs, key=lambda run: run.id):
         data = DATASETS.get(run.dataset)
         of.setdefault(data.title if data else run.dataset, []).append(f"#{run.id}")
     if len(of) < 2:
         return None
-    told = "; ".join(f"{', '.join(ids)} from {title}" for title, ids in of.items())
-    return f"These runs learned from different data sets, so their figures do not compare: {told}."
+    told = "; ".join(f"{', '.join(ids)} of {title}" for title, ids in of.items())
+    return f"These runs are of different data sets, so their figures do not compare: {told}."
 
 
 def _comparison(ticked: list[Run]) -> None:

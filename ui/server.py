@@ -66,10 +66,15 @@ def routes() -> list[Route]:
 
         return run_feed.answer(request, request.path_params["run_id"])
 
-    return [Route(feed_path("{run_id:int}"), feed)]
+    def states(request: Request) -> Response:
+        from ui import run_feed
+
+        return run_feed.answer_states(request)
+
+    return [Route(feed_path("{run_id:int}"), feed), Route(feed_path(), states)]
 
 
-def feed_path(run_id: int | str) -> str:
-    """Where a page asks for the picture of a run, see `run_feed`."""
+def feed_path(run_id: int | str | None = None) -> str:
+    """Where a page asks for the picture of a run, or for the states of all; see `run_feed`."""
     base = str(st.get_option("server.baseUrlPath")).strip("/")
-    return f"{'/' if base else ''}{base}/nin/runs/{run_id}"
+    return f"{'/' if base else ''}{base}/nin/runs" + (f"/{run_id}" if run_id is not None else "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 
-from ui.components import class_maps, plot, sprite, svg
+from ui.components import class_maps, follow, plot, sprite, svg, tick
 
 START, PER_TICK = 900, 40  # points of the live chart: it crosses 1,000 while it is watched
 CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat")
@@ -107,12 +107,32 @@ def drawing() -> None:
     st.text(f"chosen: {chosen}")
 
 
+def watching() -> None:
+    """Two fragments that nothing but a feed's word would have run again for an hour."""
+
+    @st.fragment
+    def ticking() -> None:
+        st.session_state["ticks"] = st.session_state.get("ticks", 0) + 1
+        tick(3600, key="tick", watch=("/nin-test/states", "1"))
+        st.text(f"list drawn {st.session_state['ticks']} times")
+
+    @st.fragment
+    def following() -> None:
+        st.session_state["follows"] = st.session_state.get("follows", 0) + 1
+        follow("/nin-test/run?page=1", key="follow", version="1", serial="1")
+        st.text(f"run drawn {st.session_state['follows']} times")
+
+    ticking()
+    following()
+
+
 def home() -> None:
     show = st.query_params.get("show", "")
     if show in ("wide", "kernels", "pooled"):
         pictures(show)
     elif show:
-        {"live": live, "figures": figures, "classes": classes, "drawing": drawing}[show]()
+        scenes = (live, figures, classes, drawing, watching)
+        next(scene for scene in scenes if scene.__name__ == show)()
 
 
 def other() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, WebSocketRoute, expect
+from playwright.sync_api import Page, Route, WebSocketRoute, expect
 
 from tests.e2e import component_demo as demo
 from tests.e2e.conftest import OpenTab
@@ -38,6 +38,26 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("demo")
     with Dashboard(folder, script="tests/e2e/component_demo.py", base_path="a/b") as server:
         yield server.url
+
+
+# --- feeds ------------------------------------------------------------------------------------
+
+
+def test_what_is_drawn_rarely_is_out_of_date_only_for_seconds(new_page: OpenTab, url: str) -> None:
+    """Fragments that would be drawn once an hour are drawn when their feeds say another version."""
+    page = new_page()
+
+    def feed(route: Route) -> None:
+        address = route.request.url
+        whole = "/run" in address and "only=version" not in address  # as the page was drawn
+        picture = {"version": "1", "serial": "1", "pause": 3600}
+        route.fulfill(json=picture if whole else {"version": "2"})
+
+    page.route("**/nin-test/**", feed)
+    page.goto(f"{url}/?show=watching")
+    for what in ("list", "run"):
+        drawn_again = page.get_by_text(re.compile(f"^{what} drawn [2-9] times$"))
+        expect(drawn_again).to_be_visible(timeout=60_000)
 
 
 # --- charts -----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@
     gallery(pictures, labels=..., key=..., selected=None)    small pictures, one of which is chosen
     draw(key=..., side=..., colors=..., paper=...)           a canvas to draw on, as a PNG
     follow(url, key=..., version=..., serial=...)            news from a feed, without reruns
-    tick(seconds, key=...)                                   a fragment that runs again while seen
+    tick(seconds, key=..., watch=None)                       a fragment that runs again while seen
     forget_click(key)                                        drop the click that a component keeps
 
 Each returns what was clicked last in this session (None before the first click) and raises

@@ -3,6 +3,7 @@
 const followers = (window.ninFollowers ??= new Map()); // key -> follower; outlives remounts
 const PATIENCE = 10_000; // milliseconds for an answer
 const RETRY = 2000; // after one that did not come
+const NOTICE = 8; // seconds until a page asks, between two pictures, whether it is out of date
 const TOLD_AGAIN = 5000; // where news was told and the page has not been drawn anew
 
 export default function ({ data, parentElement, setTriggerValue }) {
@@ -35,14 +36,30 @@ async function run(follower, key) {
   document.addEventListener("visibilitychange", seen);
   while (!follower.ended) {
     // Nobody looks at a hidden page; it is brought up to date when it is shown.
-    const seconds = document.hidden ? 3600 : await once(follower);
-    await new Promise((resolve) => {
-      follower.wake = resolve;
-      setTimeout(resolve, 1000 * seconds);
-    });
+    let left = document.hidden ? 3600 : await once(follower);
+    for (; left > 0 && !follower.ended; left -= NOTICE) {
+      if (await woken(follower, Math.min(left, NOTICE))) break;
+      if (left > NOTICE && !document.hidden) await glance(follower);
+    }
   }
   document.removeEventListener("visibilitychange", seen);
   if (followers.get(key) === follower) followers.delete(key);
+}
+
+/** Wait so many seconds; whether something ended that. */
+function woken(follower, seconds) {
+  return new Promise((resolve) => {
+    follower.wake = () => resolve(true);
+    setTimeout(() => resolve(false), 1000 * seconds);
+  });
+}
+
+/** Ask only whether the page is out of date: a picture costs many times as much. */
+async function glance(follower) {
+  const { data } = follower;
+  const version = await versionAt(`${data.url}&only=version`);
+  if (version === null || follower.ended || follower.data !== data) return;
+  if (version !== data.version) tell(follower, version);
 }
 
 /** Ask and show what comes; returns the seconds until the next time. */

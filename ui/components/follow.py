@@ -12,7 +12,8 @@ An answer is JSON:
 * `html`: pieces, each of which takes the place of the element of its first class. Only what stands
   in `st.html` may be changed so: all else is React's.
 * `chart`: what `plot.prepare` made, for the chart of its key.
-* `pause`: seconds until the next question.
+* `pause`: seconds until the next question. In a long one it is asked for the `version` alone
+  (`&only=version`), so that what happens to a run is said soon however rarely its curve is drawn.
 
 A hidden page asks nothing and catches up when it is shown. Where the feed cannot be reached the
 script is run every few seconds instead.

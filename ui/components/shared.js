@@ -34,6 +34,16 @@ function quantised(value, decimals) {
   return text.replaceAll("-", "−");
 }
 
+/** The version that a feed is at (see follow.py); null where it does not answer. */
+async function versionAt(url) {
+  try {
+    const response = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(10_000) });
+    return response.ok ? (await response.json()).version : null;
+  } catch (error) {
+    return null;
+  }
+}
+
 /** A reader of Streamlit's theme variables as they apply to `element` now. */
 function themeOf(element) {
   const style = getComputedStyle(element);
