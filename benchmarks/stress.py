@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -112,8 +112,7 @@ def outcome(store: RunStore, run_id: int) -> str:
     assert run.state == "finished", f"{run.state}: {run.error}"
     assert checkpoint is not None
     rows = [
-        (r.kind, r.epoch, r.step, r.train_loss, r.train_accuracy, r.test_loss, r.learning_rate)
-        for r in store.metrics(run_id)
+        replace(row, id=0, seconds=0.0, examples_per_second=None) for row in store.metrics(run_id)
     ]
     digest = hashlib.sha256(repr(rows).encode())
     for name, tensor in sorted(load_weights(checkpoint.blob).items()):

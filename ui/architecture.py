@@ -33,7 +33,7 @@ from nin_core import (
     summarize,
 )
 from nin_core import config as bounds
-from ui import link, numbers
+from ui import address, link, numbers
 
 BATCH_SIZE = 64  # the tutorial's; the sidebar's memory figure is for it
 MORE = "nin:more"  # key of the expander with everything but the widths
@@ -453,8 +453,4 @@ def _change_pool(index: int, key: str) -> None:
 
 def _write_url() -> None:
     """Have the URL hold the network; other parameters, a page's own, stay."""
-    wanted = link.to_query(current(), st.session_state["nin_base"])
-    held = st.query_params.to_dict()
-    others = {key: value for key, value in held.items() if key not in link.KEYS}
-    if held != others | wanted:
-        st.query_params.from_dict(others | wanted)
+    address.hold(link.KEYS, link.to_query(current(), st.session_state["nin_base"]))

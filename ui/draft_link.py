@@ -1,6 +1,7 @@
 """The Start panel's choices as a query string, and back: a reload or a link fills the panel in.
 
-Only what differs from what a first visit shows is written, in words a person can edit::
+What was chosen on the Training page is written, unless a first visit shows it as well, in words a
+person can edit::
 
     ?recipe=tutorial&data=shapes&epochs=3&rate=0.05&batch=128&images=5000&seed=1
 
@@ -10,8 +11,8 @@ its own (`ui.link`). What a link says that cannot be is told in a sentence each.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from nin_core.datasets import DATASETS
@@ -32,31 +33,44 @@ class _Number(NamedTuple):
     """A number of the panel: the draft's name of it, and what it may be."""
 
     field: str
-    read: Callable[[str], float]
     low: float
     high: float
+    whole: bool = True
+
+    def read(self, text: str) -> float | None:
+        """The number that `text` is; None if it is none that may be."""
+        if not re.fullmatch(_WHOLE if self.whole else _DECIMAL, text):
+            return None
+        value = int(text) if self.whole else float(text)
+        return value if self.low <= value <= self.high else None
+
+    def __str__(self) -> str:
+        kind = "whole number" if self.whole else "number"
+        return f"{kind} between {_plain(self.low)} and {_plain(self.high)}"
 
 
+_WHOLE = r"\d{1,12}"
+_DECIMAL = r"\d{1,6}(\.\d{1,20})?(e-?\d{1,2})?"
 _NUMBERS = {
-    "epochs": _Number("epochs", int, 1, MAX_EPOCHS),
-    "rate": _Number("learning_rate", float, MIN_RATE, MAX_RATE),
-    "batch": _Number("batch_size", int, 1, MAX_BATCH_SIZE),
-    "images": _Number("subset", int, 1, MAX_SUBSET),
-    "seed": _Number("seed", int, 0, MAX_SEED),
+    "epochs": _Number("epochs", 1, MAX_EPOCHS),
+    "rate": _Number("learning_rate", MIN_RATE, MAX_RATE, whole=False),
+    "batch": _Number("batch_size", 1, MAX_BATCH_SIZE),
+    "images": _Number("subset", 1, MAX_SUBSET),
+    "seed": _Number("seed", 0, MAX_SEED),
 }
 _NAMES = {"recipe": ("recipe", RECIPES), "data": ("dataset", DATASETS)}
 KEYS = (*_NAMES, *_NUMBERS)
 
 
 def to_query(draft: Mapping[str, Any]) -> dict[str, str]:
-    """The query parameters of a draft: the recipe, the data set, and the numbers it names."""
-    query = {}
-    for key in KEYS:
-        field = _NAMES[key][0] if key in _NAMES else _NUMBERS[key].field
-        value = draft.get(field)
-        if value is not None and value != FIRST.get(field):
-            query[key] = str(value)
-    return query
+    """The query parameters of a draft."""
+    fields = {key: field for key, (field, _) in _NAMES.items()}
+    fields |= {key: number.field for key, number in _NUMBERS.items()}
+    return {
+        key: str(draft[field])
+        for key, field in fields.items()
+        if draft.get(field) is not None and draft[field] != FIRST.get(field)
+    }
 
 
 def from_query(query: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
@@ -65,29 +79,24 @@ def from_query(query: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     Returns:
         the draft, and a sentence for each parameter that says nothing possible.
     """
-    draft, problems = {"recipe": FIRST["recipe"], "dataset": FIRST["dataset"]}, []
-    for key, (field, known) in _NAMES.items():
-        if (text := query.get(key)) is None:
+    draft, problems = dict(FIRST), []
+    for key in KEYS:
+        text = query.get(key)
+        if text is None:
             continue
-        if text in known:
-            draft[field] = text
+        if key in _NAMES:
+            field, known = _NAMES[key]
+            value, wanted = text if text in known else None, f"none of {', '.join(known)}"
         else:
-            problems.append(f"{key}={text[:20]} is none of {', '.join(known)}.")
-    for key, number in _NUMBERS.items():
-        if (text := query.get(key)) is None:
-            continue
-        try:
-            value = number.read(text)
-        except ValueError:
-            value = math.nan
-        if number.low <= value <= number.high:
-            draft[number.field] = value
+            field = _NUMBERS[key].field
+            value, wanted = _NUMBERS[key].read(text), f"no {_NUMBERS[key]}"
+        if value is None:
+            problems.append(f"{key}={text[:20]} is {wanted}.")
         else:
-            kind = "whole number" if number.read is int else "number"
-            bounds = (
-                f"{number.low:,g} and {number.high:,g}"
-                if number.read is float
-                else (f"{number.low:,} and {number.high:,}")
-            )
-            problems.append(f"{key}={text[:20]} is no {kind} between {bounds}.")
+            draft[field] = value
     return draft, problems
+
+
+def _plain(value: float) -> str:
+    """A bound as people write it: 1,000 or 0.000001."""
+    return f"{value:,.0f}" if value >= 1 or not value else f"{value:f}".rstrip("0")

@@ -115,11 +115,12 @@ def _status(seen: Seen) -> None:
         if run.phase == PHASE_MEASURING:
             st.caption("Measuring it on the test set …")
     elif run.state in RESUMABLE and run.problem is None:
-        _go_on(run)
+        _go_on(seen)
 
 
-def _go_on(run: Run) -> None:
+def _go_on(seen: Seen) -> None:
     """Offer to let the run train on from where it was."""
+    run = seen.run
     kept = run.checkpoint_step
     where = f"after step {kept:,} of {run.total_steps:,}" if kept and run.total_steps else ""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -143,8 +144,7 @@ def _go_on(run: Run) -> None:
             )
         if where:
             ended = run.state.capitalize() if kept >= run.step else "Goes on"
-            otherwise = jobs.goes_on_otherwise(resources.store(), run.id)
-            but = f" It can go on, but not to the bit: {otherwise}." if otherwise else ""
+            but = f" {seen.otherwise}" if seen.otherwise else ""
             st.caption(f"{ended} {where}.{but}", width="content")
 
 
@@ -218,15 +218,15 @@ def _messages(seen: Seen) -> None:
         st.warning(f"**Before its first step:** {sentence}", icon=":material/flight_takeoff:")
         if run.train is not None and run.train.initialization == "unit-variance":
             return  # a twin would start from the same weights
-    elif woke and run.train is not None and run.train.recipe == "fast":
-        return  # its twin has a lower rate, which is no answer to a late start
-    elif not (woke or (run.error or "").startswith(trouble.DIVERGED)):
+    elif woke and run.active and run.train is not None and run.train.recipe != "fast":
+        pass  # of the fast recipe the twin has a lower rate, which is no answer to a late start
+    elif not (run.error or "").startswith(trouble.DIVERGED):
         return
     _offer_twin(run, too_short)
 
 
 def _offer_twin(run: Run, too_short: bool) -> None:
-    """A button for the run that would learn, where this one does not."""
+    """A button for the run that would learn, where this one does not, or late."""
     if run.train is None or run.network is None or run.dataset not in DATASETS:
         return
     if st.session_state.pop(_TWIN, False):

@@ -17,7 +17,7 @@ import streamlit as st
 from nin_core import ConfigError
 from nin_core.records import RunNotFound
 from nin_core.store import StoreError
-from ui import resources
+from ui import address, resources
 
 if TYPE_CHECKING:
     from nin_core.records import Run
@@ -82,13 +82,7 @@ def linked_runs(parameter: str, what: str) -> list[int]:
 
 def link_runs(parameter: str, runs: Sequence[int]) -> None:
     """Have the URL name these runs under `parameter`; none: leave the parameter out."""
-    wanted = ",".join(map(str, runs)) or None
-    if st.query_params.get(parameter) == wanted:
-        return
-    if wanted is None:
-        del st.query_params[parameter]
-    else:
-        st.query_params[parameter] = wanted
+    address.hold([parameter], {parameter: ",".join(map(str, runs))} if runs else {})
 
 
 def _session_run(store: RunStore) -> Run | None:

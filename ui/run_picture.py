@@ -18,6 +18,7 @@ import streamlit as st
 
 from nin_core import admission, jobs, trouble
 from nin_core.datasets import DATASETS
+from nin_core.records import RESUMABLE
 from ui import numbers, theme
 from ui.curves import History
 from ui.run_points import channels_of, histories
@@ -57,7 +58,7 @@ class Seen:
     """A run as it was read last: its row, its points, its place in the queue, its log.
 
     `waits`: why it does not start although it is its turn. `trouble`: what keeps the store from
-    being written, in a sentence.
+    being written, in a sentence. `otherwise`: why it would not go on to the bit, if it can go on.
     """
 
     run: Run
@@ -66,6 +67,7 @@ class Seen:
     waits: str | None = None
     log: str = ""
     trouble: str | None = None
+    otherwise: str | None = None
 
 
 def is_awaited(run: Run) -> bool:
@@ -84,12 +86,14 @@ def look(store: RunStore, run_id: int) -> Seen:
     if is_awaited(run):
         trouble = jobs.try_advance(store)
         run = store.get(run_id)
-    place, waits, log = None, None, ""
+    place, waits, log, otherwise = None, None, "", None
     if run.state == "queued":
         place, waits = jobs.place_of(store, run, _speed(store))
     elif run.state == "failed":
         log = store.log(run_id)
-    return Seen(run, histories().of(store, run), place, waits, log, trouble)
+    if run.state in RESUMABLE and run.has_checkpoint:
+        otherwise = jobs.goes_on_otherwise(store, run_id)
+    return Seen(run, histories().of(store, run), place, waits, log, trouble, otherwise)
 
 
 @st.cache_data(ttl=10, show_spinner=False)
@@ -114,7 +118,7 @@ def page_version(run: Run) -> str:
         run.state, bool(run.step), run.worker is None, run.attempt, run.name, run.has_checkpoint,
         run.has_evaluation and not run.active, rates, run.settings,
     )  # fmt: skip
-    return _digest(told)
+    return digest(told)
 
 
 def version(seen: Seen, blocks: list[str]) -> str:
@@ -128,10 +132,11 @@ def version(seen: Seen, blocks: list[str]) -> str:
         page_version(run), run.desired_state, run.desired_rate, run.problem, run.error,
         run.diagnosis, bad_start(seen), _stuck_since(seen), woke(seen), seen.trouble, blocks,
     )  # fmt: skip
-    return _digest(told)
+    return digest(told)
 
 
-def _digest(told: Any) -> str:
+def digest(told: Any) -> str:
+    """A short text that is another one for other things told."""
     return hashlib.blake2b(repr(told).encode(), digest_size=8).hexdigest()
 
 
@@ -226,9 +231,10 @@ def stuck(seen: Seen) -> str | None:
 
 
 def woke(seen: Seen) -> str | None:
-    """When a run left guessing, if it was there for long; None if not, or if it failed."""
+    """When a run left guessing, if it was there for long; None if not, or if it fell back."""
     run = seen.run
-    if run.network is None or run.state == "failed":
+    fell_back = run.state == "failed" or trouble.says_guessing(run.diagnosis or "")
+    if run.network is None or fell_back:
         return None
     classes = run.network.num_classes
     asleep = trouble.woke(seen.history.step, seen.history.train_loss, classes)
@@ -238,8 +244,8 @@ def woke(seen: Seen) -> str | None:
     first = f"For its first {until:,} steps" if not since else f"From step {since:,} to {until:,}"
     return (
         f"{first} the loss stayed at ln({classes}) = {math.log(classes):.3f}, what guessing costs; "
-        "then the run woke up, and it has learned since. From another seed it may not: start it "
-        "from several to see."
+        "then it woke up, and it has learned since. From other seeds it may never wake: a seed fan "
+        "shows how many do."
     )
 
 
@@ -267,9 +273,7 @@ def figures(run: Run, history: History) -> str | None:
         examples = run.test_examples or 0
         whole = data is not None and examples >= data.test_size
         note = f"{'all' if whole else 'estimate on'} {examples:,} test images"
-    # A run that was told to pause or stop is kept a few steps after its last point.
-    done = run.step if run.active else max(run.step, run.checkpoint_step or 0)
-    steps = f"{done:,} step{'s' * (done != 1)}"
+    steps = f"{run.steps_done:,} step{'s' * (run.steps_done != 1)}"
     shown = (
         ("Test accuracy", theme.TEST_ACCURACY, _share(run.test_accuracy), note),
         ("Training accuracy", theme.TRAIN_ACCURACY, _share(accuracy), images),

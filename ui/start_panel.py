@@ -46,6 +46,7 @@ from nin_core.recipes import (
 from nin_core.store import default_name
 from nin_core.tables import MAX_NAME
 from ui import (
+    address,
     draft_link,
     fan_panel,
     frame,
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from nin_core.records import Run
 
 GENERATED = "shapes"  # the data set that is always there
-_PROBLEMS = "tr:draft:problems"  # what the link says that cannot be, until something is chosen
+_PROBLEMS = "tr:draft:problems"  # what the link says that cannot be, and the draft it left
 
 # The numbers of a recipe that the panel shows, with their names for people.
 _NUMBERS = {"epochs": "epochs", "learning_rate": "learning rate", "batch_size": "batch size"}
@@ -85,7 +86,9 @@ def draw(config: NiNConfig) -> None:
 
 
 def _draw(config: NiNConfig) -> None:
-    draft = _draft()
+    _take_link()
+    draft = st.session_state[run_choice.DRAFT]
+    address.hold(draft_link.KEYS, draft_link.to_query(draft))
     st.caption(_network_line(config))
     _recipe()
     status = _dataset()
@@ -131,24 +134,16 @@ def _start_run(plan: Plan) -> int:
 # --- the draft --------------------------------------------------------------------------------
 
 
-def _draft() -> dict[str, Any]:
-    """The session's draft; at first the link's, which then follows it."""
+def _take_link() -> None:
+    """At the start of a session, have the draft be the link's; say what of it cannot be."""
     if run_choice.DRAFT not in st.session_state:
-        linked, problems = draft_link.from_query(st.query_params)
-        st.session_state[run_choice.DRAFT] = linked
-        st.session_state[_PROBLEMS] = problems
-    draft: dict[str, Any] = st.session_state[run_choice.DRAFT]
-    for problem in st.session_state.get(_PROBLEMS, ()):
-        st.warning(f"The link's {problem}", icon=":material/link_off:")
-    query = draft_link.to_query(draft)
-    for key in draft_link.KEYS:
-        if st.query_params.get(key) == query.get(key):
-            continue
-        if key in query:
-            st.query_params[key] = query[key]
-        else:
-            del st.query_params[key]
-    return draft
+        draft, problems = draft_link.from_query(st.query_params)
+        st.session_state[run_choice.DRAFT] = draft
+        st.session_state[_PROBLEMS] = problems, dict(draft)
+    problems, linked = st.session_state.get(_PROBLEMS, ((), {}))
+    if st.session_state[run_choice.DRAFT] == linked:  # nothing has been chosen since
+        for problem in problems:
+            st.warning(f"The link's {run_points.plain(problem)}", icon=":material/link_off:")
 
 
 def _bound(field: str, value: Any) -> dict[str, Any]:
@@ -162,7 +157,6 @@ def _bound(field: str, value: Any) -> dict[str, Any]:
 def _changed(field: str, key: str) -> None:
     draft = st.session_state[run_choice.DRAFT]
     draft[field] = st.session_state[key]
-    st.session_state[_PROBLEMS] = []
     if field == "recipe":  # another recipe comes with its own numbers
         _forget_changes()
 
@@ -256,7 +250,7 @@ def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
             **_bound("subset", draft.get("subset")),
         )
     changes = {field: value for field, value in values.items() if value != getattr(usual, field)}
-    seed, subset = draft.get("seed", 0), draft.get("subset")
+    seed, subset = draft["seed"], draft.get("subset")
     try:
         train = recipe.configure(config, **facts, **changes, subset=subset, seed=seed)
     except ConfigError as error:
@@ -315,9 +309,10 @@ def predicted_seconds(plan: Plan, runs: list[Run]) -> tuple[float, str]:
         timed = [(plan.network, found.images_per_second)]
         basis = "by steps that were timed here"
     elif timed:
-        basis = f"by {len(timed)} earlier run{'s' if len(timed) > 1 else ''}"
+        many = len(timed) > 1
+        basis = f"by {len(timed)} earlier run{'s' * many}"
         if not alike:
-            basis = f"roughly, {basis} of other networks"
+            basis += f" of {'other networks' if many else 'another network'}, so only roughly"
     data = DATASETS[plan.dataset]
     seconds = estimate.predict_seconds(
         plan.network,

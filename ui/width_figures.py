@@ -114,6 +114,11 @@ def _level(
     }
 
 
+def crosses(values: np.ndarray, budget: float) -> bool:
+    """Whether some of the networks that can be built cost less than the budget and some more."""
+    return bool((values < budget).any() and (values > budget).any())
+
+
 def heat_figure(
     across: tuple[str, Sequence[int]],
     down: tuple[str, Sequence[int]],
@@ -159,7 +164,7 @@ def heat_figure(
         }
     ]
     limit = float(np.log10(budget))
-    if low < limit < high:
+    if crosses(values, budget):
         data.append(
             {
                 "type": "contour",

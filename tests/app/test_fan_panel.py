@@ -189,10 +189,19 @@ def test_a_deleted_member_leaves_the_others(store) -> None:
     page = opened()
     assert not page.exception
     assert "</b>: 2 stopped." in said(page)
-    _, ids = fan_of(store, 3)
+
+
+def test_a_stopped_run_counts_only_if_it_was_at_guessing(store) -> None:
+    _, ids = fan_of(store, 4)
     store.request(ids[0], "stopped")
+    assert "none of 3 has ended yet, 1 stopped, 3 wait" in said(opened())
     trained(store, ids[1], [2.2, 1.0], "finished", test=0.7)
-    assert "0 of 2 ended at the loss of guessing, 1 stopped, 1 waits" in said(opened())
+    trained(store, ids[2], [2.2, 2.0], "stopped", test=0.1)
+    text = said(opened())
+    assert "0 of 2 ended at the loss of guessing, 2 stopped, 1 waits" in text
+    assert "test accuracy 70.0%." in text
+    trained(store, ids[3], [math.log(10)] * 60, "stopped", test=0.1)
+    assert "1 of 2 ended at the loss of guessing, 2 stopped; test accuracy 10.0%" in said(opened())
 
 
 def test_two_fans_that_differ_in_the_recipe_are_shown_together(store) -> None:

@@ -410,11 +410,9 @@ def _heat_map(subject: Subject, budget: Budget) -> None:
 
 def _where_budget(values: np.ndarray, budget: Budget) -> str:
     """Where the map has its dashed line, or why it has none."""
-    if not (values > budget.limit).any():
-        return "all of them are within the budget"
-    if not (values <= budget.limit).any():
-        return "none of them is within the budget"
-    return "dashed is the budget"
+    if width_figures.crosses(values, budget.limit):
+        return "the dashed line is the budget"
+    return f"{'none' if (values > budget.limit).any() else 'all'} of them fit the budget"
 
 
 def _block(label: str, blocks: Sequence[int], default: int) -> int:
