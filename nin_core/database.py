@@ -16,6 +16,7 @@ Choices made here:
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import threading
 import time
@@ -32,6 +33,7 @@ from . import migrations
 from .checks import ConfigError
 
 BUSY_SECONDS = 5.0  # how long a write waits for other writers before the store is "locked"
+WRITE_PAUSES = 0.002, 0.02  # seconds from one look whether it may begin to the next
 POOL_SIZE, POOL_OVERFLOW = 8, 32  # more than a class's worth of page threads
 CONNECT_SECONDS = 5  # how long a database server may take to answer at all
 LOST_SECONDS = 10  # after which a connection to one that has vanished without a word is given up
@@ -267,10 +269,37 @@ def _engine(url: str) -> tuple[sa.Engine, Path | None]:
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("begin_write")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        if not connection.get_execution_options().get("begin_write"):
+            connection.exec_driver_sql("BEGIN")
+        elif not _began_to_write(connection):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # SQLAlchemy's own error, if it fails
 
     return engine, path
+
+
+def _began_to_write(connection: Connection) -> bool:
+    """Begin a transaction that writes as soon as nobody else's does; whether it has begun.
+
+    Waits in short pauses of chance lengths. SQLite's own grow to a tenth of a second, so that of
+    many writers one may find the file taken each time it looks, until its time is up.
+    """
+    raw = connection.connection.driver_connection
+    assert isinstance(raw, sqlite3.Connection)
+    deadline = time.monotonic() + BUSY_SECONDS
+    raw.execute("PRAGMA busy_timeout=0")
+    try:
+        while time.monotonic() < deadline:
+            try:
+                raw.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if not _is(error, "SQLITE_BUSY"):
+                    return False
+                time.sleep(random.uniform(*WRITE_PAUSES))
+            else:
+                return True
+        return False
+    finally:
+        raw.execute(f"PRAGMA busy_timeout={1000 * BUSY_SECONDS:.0f}")
 
 
 def _server_engine(url: sa.URL) -> sa.Engine:
