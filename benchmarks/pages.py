@@ -10,6 +10,8 @@
 3. One layer's 96 maps of nin-224: from choosing the layer to the frame that shows them.
 4. A cold server: from its start to a usable Architecture page, and what of torch it has loaded.
 5. Start pressed → the first point of the curves, with a spare worker waiting.
+6. A comparison of 20 runs of 10,000 points: from its address to its curves, in a server that has
+   not read them; then from another horizontal axis to the curves drawn anew.
 
 Needs what the tests need (a Chromium, Fashion-MNIST). Timings depend on the machine; run it alone.
 """
@@ -17,6 +19,7 @@ Needs what the tests need (a Chromium, Fashion-MNIST). Timings depend on the mac
 from __future__ import annotations
 
 import argparse
+import random
 import signal
 import statistics
 import tempfile
@@ -28,7 +31,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from nin_core import PRESETS, summarize
 from nin_core.jobs import start_run, stop_run
+from nin_core.processes import this_worker
 from nin_core.recipes import RECIPES
+from nin_core.records import MetricRow
 from nin_core.store import RunStore
 from tests.e2e.harness import (
     CURVES,
@@ -237,6 +242,81 @@ def first_point(page: Page, server: Dashboard, rounds: int) -> None:
     report("Start to the first point", times, 1500)
 
 
+MANY_RUNS, MANY_POINTS = 20, 10_000
+# Resolves with the milliseconds from a press to the frame that shows the comparison `drawn` anew.
+TIME_TO_COMPARISON = """
+(drawn) => new Promise((resolve) => {
+    const begin = () => {
+        const start = performance.now();
+        const look = () => {
+            const charts = [...document.querySelectorAll('.nin-plot')];
+            const chart = charts.find((one) => (one.data?.length ?? 0) >= 40);
+            if (chart && eval(drawn)(chart)) resolve(performance.now() - start);
+            else requestAnimationFrame(look);
+        };
+        requestAnimationFrame(look);
+    };
+    document.addEventListener('pointerdown', begin, {once: true, capture: true});
+})
+"""
+
+
+def many_runs(store: RunStore) -> list[int]:
+    """Finished runs with made-up noisy curves, since how they came about costs a page nothing."""
+    network = PRESETS["nin-28"]
+    chance = random.Random(0)
+    ids = []
+    for seed in range(MANY_RUNS):
+        run_id = store.create(network, RECIPES["fast"].configure(network, seed=seed), "shapes")
+        attempt = store.claim(run_id, this_worker())
+        assert attempt is not None
+        rows = [
+            MetricRow(
+                "step", 1, step, step / 20, 2 / (1 + step / 900) + chance.random() / 5, 0.5,
+                None, chance.random() if step % 20 == 0 else None, 500, 0.05,
+            )
+            for step in range(1, MANY_POINTS + 1)
+        ]  # fmt: skip
+        store.add_metrics(run_id, rows, attempt=attempt)
+        store.transition(run_id, "finished", attempt=attempt)
+        store.release(run_id, attempt)
+        ids.append(run_id)
+    return ids
+
+
+def comparison(browser: Browser, folder: Path, rounds: int) -> None:
+    """The comparison of many long runs, in a server of its own."""
+    with Dashboard(folder) as server:
+        compared = ",".join(map(str, many_runs(RunStore(server.store_url))))
+        page = open_tab(browser)
+        visit(page, server, "/")  # what every page needs is there
+        began = time.perf_counter()
+        page.goto(f"{server.url}/training?compare={compared}")
+        chart = "[...document.querySelectorAll('.nin-plot')].find((one) => one.data?.length >= 40)"
+        page.wait_for_function(f"() => {chart}?._fullLayout?.xaxis")
+        opened = time.perf_counter() - began
+        wait_idle(page)
+        axes = page.get_by_role("radiogroup", name="Horizontal axis").last
+        times = []
+        for number in range(rounds):
+            unit, title = (("Steps", "step"), ("Epochs", "epoch"))[number % 2]
+            drawn = (
+                f"(chart) => ['xaxis', 'xaxis2'].some((axis) => "
+                f"chart._fullLayout[axis]?.title?.text === '{title}')"
+            )
+            page.evaluate(f"(drawn) => {{ window.timed = ({TIME_TO_COMPARISON})(drawn); }}", drawn)
+            axes.get_by_text(unit, exact=True).click()
+            times.append(float(page.evaluate("() => window.timed")))
+            wait_idle(page)
+        print(
+            f"  {MANY_RUNS} runs of {MANY_POINTS:,} points: open after {opened:.1f} s, with all "
+            "points to read",
+            flush=True,
+        )
+        report("another axis for all of them", times, 1000)
+        page.context.close()
+
+
 def cold_start(browser: Browser, folder: Path) -> None:
     began = time.perf_counter()
     with Dashboard(folder) as server:
@@ -290,6 +370,8 @@ def main() -> None:
 
             with_training(server, during)
             first_point(page, server, 3 if quick else 8)
+        (folder / "many").mkdir()
+        comparison(browser, folder / "many", 4 if quick else 12)
         browser.close()
 
 

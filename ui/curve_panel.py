@@ -120,7 +120,7 @@ def choose_view(key: str, *, loss: bool = True) -> View:
         loss: whether a loss is drawn, whose axis can be chosen.
     """
     log = False
-    with st.container(horizontal=True, vertical_alignment="top", gap="medium"):
+    with st.container(horizontal=True, vertical_alignment="top", gap="small"):
         unit = switch(
             "Horizontal axis", tuple(_UNIT_LABELS), f"{key}:unit", format_func=_UNIT_LABELS.get
         )
