@@ -11,7 +11,7 @@ help:
 	@echo "make run          the dashboard, in your browser at http://localhost:8501"
 	@echo "make test         all tests (ARGS='tests/core -x' goes to pytest)"
 	@echo "make stress       50 killed workers, 10 killed servers, 30 writers, on two databases (a"
-	@echo "                  few minutes each; make test has fewer kills on PostgreSQL)"
+	@echo "                  few minutes each)"
 	@echo "make memory       memory of 200 random configurations, predicted and measured (half an"
 	@echo "                  hour; nothing else should run)"
 	@echo "make lint         ruff: rules and format"

@@ -10,7 +10,7 @@ must have the weights and the curves of the same run left in peace, to the bit; 
 left over; the database must be whole. `writers` has processes add points to runs of their own as
 fast as they can: no error, and as many rows as were written.
 
-The tests do the same, with fewer kills on PostgreSQL; the GitHub workflow runs this beside them.
+The tests do the same with fewer kills; the GitHub workflow runs this beside them.
 """
 
 from __future__ import annotations
