@@ -269,16 +269,16 @@ def _engine(url: str) -> tuple[sa.Engine, Path | None]:
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        if not connection.get_execution_options().get("begin_write"):
+        if connection.get_execution_options().get("begin_write"):
+            _begin_to_write(connection)
+        else:
             connection.exec_driver_sql("BEGIN")
-        elif not _began_to_write(connection):
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # SQLAlchemy's own error, if it fails
 
     return engine, path
 
 
-def _began_to_write(connection: Connection) -> bool:
-    """Begin a transaction that writes as soon as nobody else's does; whether it has begun.
+def _begin_to_write(connection: Connection) -> None:
+    """Begin a transaction that writes as soon as nobody else's does.
 
     Waits in short pauses of chance lengths. SQLite's own grow to a tenth of a second, so that of
     many writers one may find the file taken each time it looks, until its time is up.
@@ -293,11 +293,11 @@ def _began_to_write(connection: Connection) -> bool:
                 raw.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
                 if not _is(error, "SQLITE_BUSY"):
-                    return False
+                    break
                 time.sleep(random.uniform(*WRITE_PAUSES))
             else:
-                return True
-        return False
+                return
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # for SQLAlchemy's own error
     finally:
         raw.execute(f"PRAGMA busy_timeout={1000 * BUSY_SECONDS:.0f}")
 

@@ -181,9 +181,9 @@ def _judge(
     """What is to be said of a start, and what would help: not a recipe that starts the same way."""
     classes, dead = layers[-1].channels, layers[-1].dead
     taken = config.initialization == "unit-variance"
-    cure = "switch the final ReLU off, or try another seed."
-    if not taken:
-        cure = "take the fast recipe, under which every map starts alive, or no final ReLU."
+    cure = "take the fast recipe, under which every map starts alive, or switch the final ReLU off."
+    if taken:
+        cure = "switch the final ReLU off, or try another seed."
     if not math.isfinite(loss):
         return "stalled", (
             "The first loss is not a finite number: the weights start too large; "

@@ -264,7 +264,7 @@ def outcome(store: RunStore, run_id: int) -> tuple[list[tuple], dict[str, bytes]
 def test_a_killed_and_a_paused_run_end_as_if_they_had_not_been(store):
     """One run straight through; one killed twice; one paused: the same curves and weights."""
     network = replace(NETWORK, dropout=0.3)
-    train = RECIPES["fast"].configure(network, epochs=4, subset=2560, use_dropout=True)
+    train = RECIPES["fast"].configure(network, epochs=4, subset=1280, use_dropout=True)
     straight = start_run(store, network, train, "shapes")
     wait_state(store, straight, "finished")
     expected = outcome(store, wait_free(store, straight).id)
@@ -543,7 +543,7 @@ def test_points_whose_commit_was_not_answered_are_there_once(store, monkeypatch)
     unanswered("add_metrics", 3)
     unanswered("transition", 1)
     monkeypatch.setattr(reporting, "FLUSH_SECONDS", 0.05)
-    work = Work(store, replace(SHORT, epochs=20))
+    work = Work(store, replace(SHORT, epochs=8))
     run = work.join()
     assert lost == ["add_metrics"] * 3 + ["transition"]
     assert (run.state, run.has_evaluation) == ("finished", True)

@@ -1,8 +1,7 @@
 """Kills at random moments, many writers, two servers at once, and memory against its prediction.
 
-All tests are to end in twenty minutes. So PostgreSQL has fewer kills than SQLite, whose counts are
-those of `benchmarks/stress.py`, and memory has fewer configurations than its benchmark; the GitHub
-workflow runs both in full.
+Kills are fewer than in `benchmarks/stress.py`, which the GitHub workflow runs in full counts, and
+configurations than in `benchmarks/memory_model.py`: all tests are to end in twenty minutes.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def test_killed_workers_and_servers_change_nothing_and_leave_nothing(
     store = on_database(kind, request)
     monkeypatch.setattr(stress, "GONE_SECONDS", 60.0)  # a busy machine fails no test
     monkeypatch.setattr(stress, "LONGEST_LIFE", 2.0)
-    workers, servers = (50, 10) if kind == "sqlite" else (3, 1)
+    workers, servers = (12, 3) if kind == "sqlite" else (3, 1)
     done = stress.kills(store.url, workers=workers, servers=servers)
     print(f"{done.attempts} attempts at {done.epochs} epochs in {done.seconds:.0f} s")
     assert done.same
@@ -132,11 +131,11 @@ def test_whatever_is_a_byte_over_budget_is_refused_with_what_would_fit() -> None
 @pytest.mark.slow
 def test_memory_of_random_configurations_is_what_was_predicted() -> None:
     """The bounds leave room for chance and for other processors' kernels; see the benchmark."""
-    found = list(memory_model.compared(5, seed=0, longest=1.0))
+    found = list(memory_model.compared(3, seed=0, longest=1.0))
     assert all(one.refused for one in found)
     ratios = sorted(one.ratio for one in found)
     near = sum(abs(ratio - 1) <= memory_model.TARGET for ratio in ratios)
     share = f"{near} of {len(found)} within {memory_model.TARGET:.0%}"
     print(f"{share}, from {ratios[0]:.2f} to {ratios[-1]:.2f}")
     assert near > len(found) / 2
-    assert 0.5 < ratios[0] <= ratios[-1] < 1.8
+    assert 0.7 < ratios[0] <= ratios[-1] < 1.5

@@ -64,10 +64,11 @@ def start_long_run(page: Page, server: Dashboard, epochs: int = 500) -> int:
     visit(page, server, "/training")
     choose(page, "Data set", "Shapes (generated)")
     set_number(page, "Epochs", epochs)
-    before = page.url
+    run = "new URLSearchParams(location.search).get('run')"  # other parameters change, too
+    before = page.evaluate(f"() => {run}")
     start(page)
-    page.wait_for_function("url => location.href !== url", arg=before, timeout=PATIENCE)
-    run_id = int(re.search(r"[?&]run=(\d+)", page.url)[1])
+    page.wait_for_function(f"before => {run} !== before", arg=before, timeout=PATIENCE)
+    run_id = int(page.evaluate(f"() => {run}"))
     sees(page, re.compile(f"^#{run_id} "))
     # In its own chart: another run's may be on the page until this one's is there.
     own = POINTS_OF.format(f".st-key-curves-of-run-{run_id} .nin-plot")
