@@ -10,9 +10,10 @@ Choices made here:
   is exact (`allocator.freed_at_once`). Where every block is given back as soon as it is freed, a
   step takes what the ledger says, too. It is kept instead, since steps would be a tenth to two
   fifths slower, and then it takes half as much again. That factor, and what a run occupies besides,
-  were fitted to 84 workers of random configurations of `benchmarks/memory_model.py`; of 200 others
-  199 were within 15 % (two AVX-512 cores, glibc 2.36; with kernels for AVX2 the same networks take
-  as much). The same network takes up to 8 % more or less from one time to the next.
+  were fitted to workers of random configurations of `benchmarks/memory_model.py`, 76 of them with
+  kernels for AVX2; of 150 others with these all were within 15 % (two cores, glibc 2.36). With
+  AVX-512 the same networks take a little less. The same network takes up to 8 % more or less from
+  one time to the next.
 * Predicted is a run that has all cores. One that shares them computes the parts of its batch one
   after another and takes less, but it gets the cores once the others have ended.
 * The queue is first come, first served: a large run that waits for memory is not overtaken for ever
