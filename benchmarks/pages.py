@@ -243,21 +243,25 @@ def first_point(page: Page, server: Dashboard, rounds: int) -> None:
 
 
 MANY_RUNS, MANY_POINTS = 20, 10_000
-# Resolves with the milliseconds from a press to the frame that shows the comparison `drawn` anew.
-TIME_TO_COMPARISON = """
-(drawn) => new Promise((resolve) => {
-    const begin = () => {
+# The chart that has a test's and a training's curve of each of them.
+COMPARISON = (
+    "[...document.querySelectorAll('.nin-plot')]"
+    f".find((one) => (one.data?.length ?? 0) >= {2 * MANY_RUNS} && one._fullLayout)"
+)
+# Resolves with the milliseconds from a press to the frame in which the axis has this title.
+TIME_TO_AXIS = f"""
+(title) => new Promise((resolve) => {{
+    document.addEventListener('pointerdown', () => {{
         const start = performance.now();
-        const look = () => {
-            const charts = [...document.querySelectorAll('.nin-plot')];
-            const chart = charts.find((one) => (one.data?.length ?? 0) >= 40);
-            if (chart && eval(drawn)(chart)) resolve(performance.now() - start);
+        const look = () => {{
+            const layout = {COMPARISON}?._fullLayout ?? {{}};
+            const titles = [layout.xaxis, layout.xaxis2].map((axis) => axis?.title?.text);
+            if (titles.includes(title)) resolve(performance.now() - start);
             else requestAnimationFrame(look);
-        };
+        }};
         requestAnimationFrame(look);
-    };
-    document.addEventListener('pointerdown', begin, {once: true, capture: true});
-})
+    }}, {{once: true, capture: true}});
+}})
 """
 
 
@@ -292,19 +296,14 @@ def comparison(browser: Browser, folder: Path, rounds: int) -> None:
         visit(page, server, "/")  # what every page needs is there
         began = time.perf_counter()
         page.goto(f"{server.url}/training?compare={compared}")
-        chart = "[...document.querySelectorAll('.nin-plot')].find((one) => one.data?.length >= 40)"
-        page.wait_for_function(f"() => {chart}?._fullLayout?.xaxis")
+        page.wait_for_function(f"() => {COMPARISON}")
         opened = time.perf_counter() - began
         wait_idle(page)
         axes = page.get_by_role("radiogroup", name="Horizontal axis").last
         times = []
         for number in range(rounds):
             unit, title = (("Steps", "step"), ("Epochs", "epoch"))[number % 2]
-            drawn = (
-                f"(chart) => ['xaxis', 'xaxis2'].some((axis) => "
-                f"chart._fullLayout[axis]?.title?.text === '{title}')"
-            )
-            page.evaluate(f"(drawn) => {{ window.timed = ({TIME_TO_COMPARISON})(drawn); }}", drawn)
+            page.evaluate(f"(title) => {{ window.timed = ({TIME_TO_AXIS})(title); }}", title)
             axes.get_by_text(unit, exact=True).click()
             times.append(float(page.evaluate("() => window.timed")))
             wait_idle(page)

@@ -55,6 +55,14 @@ MAX_SEED = 2**31 - 1
 MAX_SUBSET = 10_000_000
 MIN_RATE, MAX_RATE = 1e-6, 10.0
 MAX_SHIFT = 16  # pixels
+# What a person may choose of a recipe: the least and the most of each number.
+BOUNDS: dict[str, tuple[float, float]] = {
+    "epochs": (1, MAX_EPOCHS),
+    "learning_rate": (MIN_RATE, MAX_RATE),
+    "batch_size": (1, MAX_BATCH_SIZE),
+    "subset": (1, MAX_SUBSET),
+    "seed": (0, MAX_SEED),
+}
 
 EPOCH_IMAGES = 60_000  # of Fashion-MNIST, for which the recipes were made
 

@@ -61,8 +61,10 @@ def woke(
         return None
     last = found[-1]
     below = np.asarray(losses[last.end :]) < math.log(num_classes) * (1 - GUESSING_BAND)
-    together = np.convolve(below, np.ones(AWAKE_POINTS), "valid") if len(below) else below
-    return (last.since, last.until) if (together > AWAKE_POINTS - 0.5).any() else None
+    if len(below) < AWAKE_POINTS:
+        return None
+    awake = np.lib.stride_tricks.sliding_window_view(below, AWAKE_POINTS).all(axis=1).any()
+    return (last.since, last.until) if awake else None
 
 
 class _Stretch(NamedTuple):

@@ -16,25 +16,15 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from nin_core.datasets import DATASETS
-from nin_core.recipes import (
-    MAX_BATCH_SIZE,
-    MAX_EPOCHS,
-    MAX_RATE,
-    MAX_SEED,
-    MAX_SUBSET,
-    MIN_RATE,
-    RECIPES,
-)
+from nin_core.recipes import BOUNDS, RECIPES
 
 FIRST: dict[str, Any] = {"recipe": "fast", "dataset": "fashion-mnist", "seed": 0}
 
 
 class _Number(NamedTuple):
-    """A number of the panel: the draft's name of it, and what it may be."""
+    """A number of the panel: the draft's name of it."""
 
     field: str
-    low: float
-    high: float
     whole: bool = True
 
     def read(self, text: str) -> float | None:
@@ -42,21 +32,23 @@ class _Number(NamedTuple):
         if not re.fullmatch(_WHOLE if self.whole else _DECIMAL, text):
             return None
         value = int(text) if self.whole else float(text)
-        return value if self.low <= value <= self.high else None
+        low, high = BOUNDS[self.field]
+        return value if low <= value <= high else None
 
     def __str__(self) -> str:
+        low, high = BOUNDS[self.field]
         kind = "whole number" if self.whole else "number"
-        return f"{kind} between {_plain(self.low)} and {_plain(self.high)}"
+        return f"{kind} between {_plain(low)} and {_plain(high)}"
 
 
 _WHOLE = r"\d{1,12}"
 _DECIMAL = r"\d{1,6}(\.\d{1,20})?(e-?\d{1,2})?"
 _NUMBERS = {
-    "epochs": _Number("epochs", 1, MAX_EPOCHS),
-    "rate": _Number("learning_rate", MIN_RATE, MAX_RATE, whole=False),
-    "batch": _Number("batch_size", 1, MAX_BATCH_SIZE),
-    "images": _Number("subset", 1, MAX_SUBSET),
-    "seed": _Number("seed", 0, MAX_SEED),
+    "epochs": _Number("epochs"),
+    "rate": _Number("learning_rate", whole=False),
+    "batch": _Number("batch_size"),
+    "images": _Number("subset"),
+    "seed": _Number("seed"),
 }
 _NAMES = {"recipe": ("recipe", RECIPES), "data": ("dataset", DATASETS)}
 KEYS = (*_NAMES, *_NUMBERS)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from nin_core import jobs
-from nin_core.recipes import MAX_BATCH_SIZE, MAX_EPOCHS, MAX_RATE, MAX_SEED, MIN_RATE
+from nin_core.recipes import BOUNDS
 from ui import resources, run_choice
 
 if TYPE_CHECKING:
@@ -34,16 +34,10 @@ def draw(run: Run) -> None:
         "batch_size": run.train.batch_size,
         "seed": run.train.seed,
     }
-    bounds: dict[str, tuple[Any, Any]] = {
-        "epochs": (1, MAX_EPOCHS),
-        "learning_rate": (MIN_RATE, MAX_RATE),
-        "batch_size": (1, MAX_BATCH_SIZE),
-        "seed": (0, MAX_SEED),
-    }
     st.caption("The same network on the same images; change what the twin should have otherwise.")
     chosen: dict[str, Any] = {}
     for name, label in _LABELS.items():
-        low, high = bounds[name]
+        low, high = BOUNDS[name]
         decimal = {"step": 0.001, "format": "%g"} if name == "learning_rate" else {}
         chosen[name] = st.number_input(
             f"Twin's {label}",

@@ -204,9 +204,11 @@ def _messages(seen: Seen) -> None:
     elif run.state == "stopped" and not run.step:
         st.info("This run was stopped before its first step: there was nothing to keep.")
     too_short = False
-    woke = run_picture.woke(seen)
-    if woke:
+    late = False
+    if woke := run_picture.woke(seen):
         st.info(woke, icon=":material/wb_twilight:")
+        # Of the fast recipe the twin has a lower rate, which is no answer to a late start.
+        late = run.active and run.train is not None and run.train.recipe != "fast"
     if run.diagnosis:
         st.warning(f"**Diagnosis:** {run.diagnosis}", icon=":material/troubleshoot:")
         too_short = run.diagnosis.startswith(trouble.ALL_ALIVE)
@@ -218,9 +220,7 @@ def _messages(seen: Seen) -> None:
         st.warning(f"**Before its first step:** {sentence}", icon=":material/flight_takeoff:")
         if run.train is not None and run.train.initialization == "unit-variance":
             return  # a twin would start from the same weights
-    elif woke and run.active and run.train is not None and run.train.recipe != "fast":
-        pass  # of the fast recipe the twin has a lower rate, which is no answer to a late start
-    elif not (run.error or "").startswith(trouble.DIVERGED):
+    elif not (late or (run.error or "").startswith(trouble.DIVERGED)):
         return
     _offer_twin(run, too_short)
 

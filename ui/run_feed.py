@@ -38,6 +38,7 @@ LISTED = 500  # the newest runs, whose states are watched
 KEPT = 32  # runs, times the ways in which they are looked at
 LOST, GONE = "lost", "gone"  # versions: of a store that does not answer, of a run that was deleted
 LOST_PAUSE = 2.0  # seconds until a store is asked again
+FRESH = {"Cache-Control": "no-store"}
 LOOPBACK = ("127.0.0.1", "::1")
 
 
@@ -68,13 +69,13 @@ def _states() -> str:
     return run_picture.digest(resources.store().states(LISTED))
 
 
-def answer_states(_: Request) -> Response:
+def answer_states() -> Response:
     """Which states all runs are in, as a version that changes when one of them does."""
     try:
         version = _states()
     except StoreError:
         version = LOST
-    return JSONResponse({"version": version}, headers={"Cache-Control": "no-store"})
+    return JSONResponse({"version": version}, headers=FRESH)
 
 
 def serial(seen: Seen) -> str:
@@ -91,9 +92,7 @@ def answer(request: Request, run_id: int) -> Response:
     except ValueError:
         return JSONResponse({"problem": "The address names no view of a run."}, 400)
     if query.get("only") == "version":
-        return JSONResponse(
-            {"version": _told(run_id, look).version()}, headers={"Cache-Control": "no-store"}
-        )
+        return JSONResponse({"version": _told(run_id, look).version()}, headers=FRESH)
     since = query.get("since", "")
     body, run = _told(run_id, look).answer(since)
     pause = LOST_PAUSE
@@ -102,7 +101,7 @@ def answer(request: Request, run_id: int) -> Response:
         others = pace.note(query.get("page", "")[:64], here=client in LOOPBACK)
         pause = pace.of_run(run, others)
     body = f'{{"pause": {pause}, {body[1:]}'
-    return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
+    return Response(body, media_type="application/json", headers=FRESH)
 
 
 def _look(query: Any) -> Look:

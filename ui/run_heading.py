@@ -14,7 +14,7 @@ from ui.run_points import local_time, network_name, plain, title
 if TYPE_CHECKING:
     from nin_core.records import Run
 
-STATES: dict[str, tuple[str, str]] = {  # icon and colour of a badge
+_STATES: dict[str, tuple[str, str]] = {  # icon and colour of a badge
     "queued": (":material/hourglass_empty:", "gray"),
     "running": (":material/play_arrow:", "blue"),
     "paused": (":material/pause:", "gray"),
@@ -27,7 +27,7 @@ STATES: dict[str, tuple[str, str]] = {  # icon and colour of a badge
 
 def draw(run: Run) -> None:
     """Name, badge and description of a run."""
-    icon, color = STATES.get(run.state, (":material/help:", "gray"))
+    icon, color = _STATES.get(run.state, (":material/help:", "gray"))
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader(plain(title(run)), anchor=False, width="content")
         st.badge(run.state, icon=icon, color=color)

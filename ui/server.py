@@ -66,10 +66,10 @@ def routes() -> list[Route]:
 
         return run_feed.answer(request, request.path_params["run_id"])
 
-    def states(request: Request) -> Response:
+    def states(_: Request) -> Response:
         from ui import run_feed
 
-        return run_feed.answer_states(request)
+        return run_feed.answer_states()
 
     return [Route(feed_path("{run_id:int}"), feed), Route(feed_path(), states)]
 

@@ -32,17 +32,7 @@ from nin_core import (
 from nin_core.data import DatasetStatus, find_dataset
 from nin_core.datasets import DATASETS
 from nin_core.measure import PROCESS_BYTES
-from nin_core.recipes import (
-    MAX_BATCH_SIZE,
-    MAX_EPOCHS,
-    MAX_RATE,
-    MAX_SEED,
-    MAX_SUBSET,
-    MIN_RATE,
-    RECIPES,
-    TrainConfig,
-    check_batches,
-)
+from nin_core.recipes import BOUNDS, RECIPES, TrainConfig, check_batches
 from nin_core.store import default_name
 from nin_core.tables import MAX_NAME
 from ui import (
@@ -227,23 +217,21 @@ def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
     usual = recipe.configure(config, **facts)
     values = {field: draft.get(field, getattr(usual, field)) for field in _NUMBERS}
     with st.container(horizontal=True, gap="small"):
-        st.number_input("Epochs", 1, MAX_EPOCHS, **_bound("epochs", values["epochs"]))
+        st.number_input("Epochs", *BOUNDS["epochs"], **_bound("epochs", values["epochs"]))
         st.number_input(
             "Learning rate",
-            MIN_RATE,
-            MAX_RATE,
+            *BOUNDS["learning_rate"],
             step=0.01,
             format="%g",
             **_bound("learning_rate", values["learning_rate"]),
         )
     with st.container(horizontal=True, gap="small"):
         st.number_input(
-            "Batch size", 1, MAX_BATCH_SIZE, **_bound("batch_size", values["batch_size"])
+            "Batch size", *BOUNDS["batch_size"], **_bound("batch_size", values["batch_size"])
         )
         st.number_input(
             "Training images",
-            1,
-            MAX_SUBSET,
+            *BOUNDS["subset"],
             value=None,
             step=1000,
             placeholder="all",
@@ -256,7 +244,7 @@ def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
     except ConfigError as error:
         return None, _sentence(error)
     with st.container(horizontal=True, gap="small"):
-        st.number_input("Seed", 0, MAX_SEED, **_bound("seed", seed))
+        st.number_input("Seed", *BOUNDS["seed"], **_bound("seed", seed))
         st.text_input(
             "Name (optional)",
             max_chars=MAX_NAME,

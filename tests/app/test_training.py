@@ -32,7 +32,7 @@ from nin_core.records import PHASE_MEASURING, Checkpoint, MetricRow, Run, Start
 from nin_core.store import RunStore, StoreError
 from nin_core.trouble import ALL_ALIVE, DIVERGED, LONGER, LOWER_RATE
 from tests.conftest import dashboard
-from ui import draft_link, run_points, runs, start_panel
+from ui import draft_link, run_heading, run_picture, run_points, runs, start_panel
 from ui.architecture import link
 
 NETWORK = PRESETS["nin-slim-128"]
@@ -277,6 +277,21 @@ def test_a_missing_data_set_is_said_and_shapes_are_offered(
     button(page, "Take Shapes (generated) instead").click().run()
     assert field(page, "Data set").value == "shapes"
     assert "needs no files" in texts(page)
+
+
+def test_a_run_is_read_before_its_name_is_drawn(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What reading takes is no time for its name to stand over another one's figures."""
+    run_id = ended(store, "finished")
+    done: list[str] = []
+    for module, name in ((run_picture, "look"), (run_heading, "draw")):
+        real = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *a, real=real, name=name: done.append(name) or real(*a)
+        )
+    assert not open_page(run=run_id).exception
+    assert done == ["look", "draw"]
 
 
 def test_the_panel_stands_in_the_url_and_a_link_fills_it_in(store: RunStore) -> None:

@@ -264,7 +264,7 @@ def outcome(store: RunStore, run_id: int) -> tuple[list[tuple], dict[str, bytes]
 def test_a_killed_and_a_paused_run_end_as_if_they_had_not_been(store):
     """One run straight through; one killed twice; one paused: the same curves and weights."""
     network = replace(NETWORK, dropout=0.3)
-    train = RECIPES["fast"].configure(network, epochs=4, subset=1280, use_dropout=True)
+    train = RECIPES["fast"].configure(network, epochs=4, subset=2560, use_dropout=True)
     straight = start_run(store, network, train, "shapes")
     wait_state(store, straight, "finished")
     expected = outcome(store, wait_free(store, straight).id)

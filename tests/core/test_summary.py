@@ -125,7 +125,7 @@ def measure(config: NiNConfig, batch_size: int) -> tuple[dict[str, dict[str, Any
     return found, sum(storage.nbytes() for storage, _ in kept.values())
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(config=networks(), batch_size=st.integers(2, 4))
 def test_agrees_with_the_real_module(config: NiNConfig, batch_size: int) -> None:
     summary = summarize(config, batch_size)

@@ -35,7 +35,7 @@ def tick(seconds: float, *, key: str, watch: tuple[str, str] | None = None) -> N
             "key": key,
             "seconds": seconds,
             "drawn": time.monotonic(),
-            "watch": watch and dict(zip(("url", "version"), watch, strict=True)),
+            "watch": {"url": watch[0], "version": watch[1]} if watch else None,
         },
         on_tick_change=lambda: None,
     )
