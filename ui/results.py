@@ -141,7 +141,7 @@ def _summary(results: Results, names: Sequence[str], test_size: int, state: str)
         )
     never = [names[index] for index in np.flatnonzero(counts.any(axis=1) & ~counts.any(axis=0))]
     if never:
-        listed = ", ".join(never[:-1]) + " and " * (len(never) > 1) + never[-1]
+        listed = ", ".join(never[:-1]) + " or " * (len(never) > 1) + never[-1]
         said += f" No test image is taken for {listed}."
     return said
 
