@@ -45,7 +45,7 @@ LONGEST_LIFE = 4.0  # seconds from a worker's claim until it is killed: loading,
 EPOCHS = 20  # of a run, and that it goes on for where it has finished before the last kill
 COPIES = 2
 
-NETWORK = PRESETS["nin-28"].with_widths((6, 8, 8))
+NETWORK = replace(PRESETS["nin-28"], image_size=16).with_widths((6, 8, 8))
 
 # What a server does for its runs, without pages. A run that lost its worker gets its one click.
 _SERVER = """

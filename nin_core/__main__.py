@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from . import garbage
 from .checks import ConfigError
 from .cli.data import add_data
 from .cli.network import add_export, add_summary
@@ -69,4 +70,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    garbage.exit_quickly()
     sys.exit(main())

@@ -36,7 +36,7 @@ from dataclasses import asdict, dataclass, fields
 from statistics import median
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from . import allocator
+from . import allocator, garbage
 from .checks import ConfigError, choice, record, whole
 from .config import NiNConfig, preset
 from .ledger import OPTIMIZERS, OptimizerName, training_ledger
@@ -535,4 +535,5 @@ def _plain(value: object) -> object:
 
 
 if __name__ == "__main__":
+    garbage.exit_quickly()
     sys.exit(main(sys.argv[1:]))

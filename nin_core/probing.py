@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from . import tuning
+from . import garbage, tuning
 from .config import NiNConfig
 from .datasets import DATASETS
 from .machine import PROJECT
@@ -130,4 +130,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    garbage.exit_quickly()
     sys.exit(main(sys.argv[1:]))

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from . import garbage
 from .checks import ConfigError
 from .machine import PROJECT, available_cores
 from .processes import is_orphaned, this_worker
@@ -204,4 +205,5 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    garbage.exit_quickly()
     sys.exit(main(sys.argv[1:]))

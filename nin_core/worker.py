@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import copy
 import faulthandler
-import gc
 import json
 import math
 import os
@@ -32,10 +31,11 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import admission, allocator, machine, probing, process_memory, spare, tuning
+from . import admission, allocator, garbage, machine, probing, process_memory, spare, tuning
 from .checks import ConfigError
 from .datasets import DATASETS
 from .jobs import check_dataset, try_advance
@@ -421,13 +421,19 @@ def wait_for_run(log: Path) -> str | None:
     return number
 
 
+@cache
 def import_all() -> None:
-    """Import what every run needs, PyTorch above all."""
-    from . import checkpoints, data, diagnosis, evaluation, model, preflight, training  # noqa: F401
-
-    # What was imported stays: to look through all of it for garbage takes a fifth of a second, in
-    # which no thread of this process does anything else.
-    gc.freeze()
+    """Import what every run needs, PyTorch above all; once in a process."""
+    with garbage.uncollected():
+        from . import (  # noqa: F401
+            checkpoints,
+            data,
+            diagnosis,
+            evaluation,
+            model,
+            preflight,
+            training,
+        )
 
 
 def find_settings(store: RunStore, run_id: int, parent: int | None) -> None:
@@ -481,4 +487,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    garbage.exit_quickly()
     sys.exit(main(sys.argv[1:]))

@@ -34,6 +34,7 @@ from nin_core import (
     spare,
     supervisor,
     tables,
+    training,
     tuning,
     worker,
 )
@@ -59,7 +60,7 @@ from tests.conftest import databases, on_database
 from ui import server as ui_server
 
 # Small enough for one thread and a few milliseconds a step.
-NETWORK = PRESETS["nin-28"].with_widths((6, 8, 8))
+NETWORK = replace(PRESETS["nin-28"], image_size=16).with_widths((6, 8, 8))
 SHORT = RECIPES["fast"].configure(NETWORK, subset=640)
 LONG = RECIPES["fast"].configure(NETWORK, epochs=500)
 
@@ -628,15 +629,22 @@ def test_a_snapshot_that_cannot_be_written_repeats_no_point(store, monkeypatch):
 
 @pytest.fixture
 def exits(monkeypatch) -> Iterator[tuple[threading.Event, list[int]]]:
-    """`os._exit` ends only the thread that calls it; says that, and with which code."""
+    """`os._exit` ends the threads of a worker only; says that, and with which code."""
     left, codes = threading.Event(), []
+    step = training.Training.take_step
 
     def leave(code):
         codes.append(code)
         left.set()
-        threading.Event().wait()
+        sys.exit()
+
+    def take_step(*args):
+        if left.is_set():
+            sys.exit()
+        step(*args)
 
     monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(training.Training, "take_step", take_step)
     yield left, codes
 
 
