@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 BEGINNING_SECONDS = 0.15  # from one look at a run that is about to show its first point to the next
 WAITED_SECONDS = 0.25  # at one that is about to end, to pause or to stop
 QUEUED_SECONDS = 1.0  # at one that waits for its turn
-SHORTEST, LONGEST = 0.5, 20.0  # seconds between two drawings of a run that trains
+SHORTEST, LONGEST = 0.5, 30.0  # seconds between two drawings of a run that trains
 LIST_FACTOR, LONGEST_LIST = 6, 48.0  # of the list, against a run
 FAN_FACTOR, LONGEST_FAN = 2, 24.0  # of seed fans, whose pictures hold several runs
 FORGOTTEN_SECONDS = 1.25 * LONGEST_LIST  # after which a page that draws nothing is gone
 DRAWINGS = 500  # of a run from its first step to its last
 LONGEST_ALONE = 4.0  # seconds, however long the run, where only one page watches
 # By which a page elsewhere that watches holds all of them back, and one here times their number.
-REMOTE_SECONDS, LOCAL_SECONDS = 0.1, 0.2
+REMOTE_SECONDS, LOCAL_SECONDS = 0.1, 0.3
 ENDING_SECONDS = 5.0  # before its end, from when a run is watched closely
 
 _PAGE = "pace:page"
