@@ -232,6 +232,14 @@ def test_the_map_says_where_the_budget_is(limit: int, told: str) -> None:
     assert len(lines) == ("dashed" in told)
 
 
+def test_a_map_of_networks_that_cannot_be_built_is_not_said_to_fit() -> None:
+    budget = Budget("parameters", 10**9)
+    values = np.full((2, 2), np.nan)
+    assert widths._where_budget(values, budget) == "none of them can be built"
+    values[0, 0] = 1.0
+    assert widths._where_budget(values, budget) == "all of them fit the budget"
+
+
 @pytest.mark.parametrize("name", [*PRESETS, *ODD])
 def test_every_network_has_its_view(name: str) -> None:
     app = page(**link.to_query((PRESETS | ODD)[name], "nin-28"))

@@ -410,6 +410,8 @@ def _heat_map(subject: Subject, budget: Budget) -> None:
 
 def _where_budget(values: np.ndarray, budget: Budget) -> str:
     """Where the map has its dashed line, or why it has none."""
+    if np.isnan(values).all():
+        return "none of them can be built"
     if width_figures.crosses(values, budget.limit):
         return "the dashed line is the budget"
     return f"{'none' if (values > budget.limit).any() else 'all'} of them fit the budget"
