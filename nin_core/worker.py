@@ -487,5 +487,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    garbage.exit_quickly()
     sys.exit(main(sys.argv[1:]))

@@ -578,7 +578,6 @@ def test_a_log_that_cannot_be_written_costs_no_sign_of_life(store, monkeypatch):
 
 def test_weights_are_kept_while_a_test_takes_long(store, monkeypatch):
     """Its end is an event, for which the weights before it must not have to wait."""
-    from nin_core import training
     from nin_core.checkpoints import unpack
 
     go = threading.Event()
@@ -598,7 +597,9 @@ def test_weights_are_kept_while_a_test_takes_long(store, monkeypatch):
     assert kept and not go.is_set()
     state = unpack(store.load_checkpoint(work.run_id).blob)
     assert (state.step, state.epoch_ended) == (steps, False)
-    time.sleep(1.0)  # the step may be kept twice: without its event, and with it
+    # The step may be kept twice: before its event, and after it.
+    wait_for(lambda: work.events and work.events[-1].step == steps, "the last step's event")
+    time.sleep(1.0)
     written = store.load_checkpoint(work.run_id).created_at
     time.sleep(1.0)
     assert store.load_checkpoint(work.run_id).created_at == written  # the same ones, once
