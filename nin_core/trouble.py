@@ -20,8 +20,10 @@ AT_GUESSING = "so the loss sits at ln("  # in that of one whose class maps are d
 LOWER_RATE, LONGER = 10, 3  # by which a rate that is too high is divided, and epochs are multiplied
 
 # A loss this close to ln(classes), relatively, is that of guessing. A tutorial run that has died
-# stays within 0.1 %; one that learns passes through the band within a few points.
+# stays within 0.1 %; one that learns passes through the band. Of many epochs it may take its time,
+# since its rate rises slowly: then it moves from the first half of its points there to the second.
 GUESSING_BAND = 0.02
+STILL = 0.005  # the most, relatively, by which the halves' medians of a loss that stays differ
 MIN_POINTS, MIN_STEPS = 8, 100  # before it is said
 AWAKE_POINTS = 3  # below the band, one after another, of a run that learns after all
 
@@ -78,15 +80,20 @@ class _Stretch(NamedTuple):
 def _long_stretches(
     steps: Sequence[float], losses: Sequence[float], num_classes: int
 ) -> list[_Stretch]:
-    """Where the loss stays at that of guessing for long enough to be said."""
+    """Where the loss stays at that of guessing, and does not move, for long enough to be said."""
     guessing = math.log(num_classes)
     # NaN is not close to anything.
-    inside = np.abs(np.asarray(losses) - guessing) <= GUESSING_BAND * guessing
+    values = np.asarray(losses)
+    inside = np.abs(values - guessing) <= GUESSING_BAND * guessing
     edges = np.flatnonzero(np.diff(inside.astype(np.int8), prepend=0, append=0)).tolist()
     stretches = []
     for begin, end in zip(edges[::2], edges[1::2], strict=True):
         since, until = int(steps[begin - 1]) if begin else 0, int(steps[end - 1])
-        if end - begin >= MIN_POINTS and until - since >= MIN_STEPS:
+        if end - begin < MIN_POINTS or until - since < MIN_STEPS:
+            continue
+        middle = (begin + end) // 2
+        moved = np.median(values[middle:end]) - np.median(values[begin:middle])
+        if abs(moved) <= STILL * guessing:
             stretches.append(_Stretch(since, until, end))
     return stretches
 

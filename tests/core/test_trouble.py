@@ -33,6 +33,7 @@ def test_a_loss_of_guessing_is_a_plateau_of_its_length(before: list[float]) -> N
         [LN10] * 30 + [math.nan],
         [math.log(3)] * 30,  # guessing of three classes
         [2.6 - 0.05 * number for number in range(30)],  # passes through
+        [2.49 - 0.006 * number for number in range(32)],  # slowly, and is in the band now
     ],
 )
 def test_anything_else_is_none(losses: list[float]) -> None:
@@ -64,6 +65,7 @@ def test_a_run_that_has_left_guessing_woke_at_the_end_of_the_stretch(before: lis
         [LN10] * 30 + [4.0, 5.0, math.nan],  # diverges
         [LN10] * (MIN_POINTS - 1) + [2.0] * 9,  # passed through
         [2.6 - 0.05 * number for number in range(30)],
+        [2.49 - 0.006 * number for number in range(60)],  # it moved all the time
     ],
 )
 def test_any_other_run_did_not_wake(losses: list[float]) -> None:
