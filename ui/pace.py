@@ -6,10 +6,13 @@ training. So pictures are drawn as often as they visibly change, and no more oft
 for a class:
 
 * A curve that takes `D` seconds to grow across the page is drawn `DRAWINGS` times on its way: half
-  a second apart in a run of a few minutes, two seconds in one of a quarter of an hour.
-* With every page that watches the drawings of all of them move apart. Browsers on this computer
-  draw with the processors that train: their pages count by the square of their number, so that two
-  beside each other stay lively and ten leave nine tenths of a laptop to the training.
+  a second apart in a run of a few minutes, two seconds in one of a quarter of an hour. Whoever has
+  just started a run of hours wants to see it move, too: a new picture comes with every eighth that
+  is added to what it has so far.
+* With every page that watches the drawings of all of them move apart, until it is closed. Browsers
+  on this computer draw with the processors that train: their pages count by the square of their
+  number, so that two beside each other stay lively and ten leave nine tenths of a laptop to the
+  training.
 * What a person waits for is shown at once: a run's first point above all, its end, or that it was
   told to pause or stop.
 * However rare the pictures, it is asked every few seconds whether one is out of date (`NOTICE` in
@@ -22,10 +25,11 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 if TYPE_CHECKING:
     from nin_core.records import Run
@@ -39,6 +43,7 @@ FAN_FACTOR, LONGEST_FAN = 2, 36.0  # of seed fans, whose pictures hold several r
 FORGOTTEN_SECONDS = 1.25 * LONGEST_LIST  # after which a page that draws nothing is gone
 DRAWINGS = 500  # of a run from its first step to its last
 LONGEST_ALONE = 4.0  # seconds, however long the run, where only one page watches
+YOUNG = 8  # what a run has behind it is drawn in so many pictures, at least
 # By which a page elsewhere that watches holds all of them back, and one here times their number.
 REMOTE_SECONDS, LOCAL_SECONDS = 0.1, 0.3
 ENDING_SECONDS = 5.0  # before its end, from when a run is watched closely
@@ -83,21 +88,27 @@ def of_fan(others: float) -> float:
 
 
 def _growing(run: Run) -> float:
-    """Seconds in which a run's curve grows by a `DRAWINGS`th; 0 where somebody waits for it."""
+    """Seconds in which a run's curve visibly grows; 0 where somebody waits for it."""
     left = run.seconds_left
     if run.desired_state != "running" or left is None or left <= ENDING_SECONDS:
         return 0.0
-    return min((run.seconds + left) / DRAWINGS, LONGEST_ALONE)
+    return min((run.seconds + left) / DRAWINGS, run.seconds / YOUNG, LONGEST_ALONE)
 
 
 class Watchers:
-    """The pages that have drawn a live picture within the last seconds."""
+    """The pages that have drawn a live picture within the last seconds and are still open."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._pages: dict[Hashable, tuple[float, bool]] = {}  # page -> when, and whether here
+        self._pages: dict[str, tuple[float, bool]] = {}  # page -> when, and whether here
+        self._sessions: dict[str, str] = {}  # page -> Streamlit's name of its session
 
-    def note(self, page: Hashable, *, here: bool) -> float:
+    def join(self, page: str, session: str) -> None:
+        """Say whose page it is: it watches as long as its browser is connected."""
+        with self._lock:
+            self._sessions[page] = session
+
+    def note(self, page: str, *, here: bool) -> float:
         """Say that `page` draws now; returns the seconds to hold back for all of them.
 
         Args:
@@ -105,17 +116,29 @@ class Watchers:
         """
         now = time.monotonic()
         with self._lock:
-            self._pages[page] = now, here
             for other, (when, _) in list(self._pages.items()):
                 if now - when > FORGOTTEN_SECONDS:
                     del self._pages[other]
+            for other, session in list(self._sessions.items()):
+                if not _is_connected(session):
+                    del self._sessions[other]
+                    self._pages.pop(other, None)
+            self._pages[page] = now, here
             count, near = len(self._pages), sum(here for _, here in self._pages.values())
         return LOCAL_SECONDS * near**2 + REMOTE_SECONDS * (count - near) if count > 1 else 0.0
 
 
+def _is_connected(session: str) -> bool:
+    runtime = st.runtime
+    return not runtime.exists() or runtime.get_instance().is_active_session(session)
+
+
 def page() -> str:
     """What this session's page is called among those that watch."""
-    return str(st.session_state.setdefault(_PAGE, uuid.uuid4().hex))
+    name = str(st.session_state.setdefault(_PAGE, uuid.uuid4().hex))
+    if (context := get_script_run_ctx()) is not None:
+        _watchers().join(name, context.session_id)
+    return name
 
 
 def watching() -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,6 +22,11 @@ def running(seconds: float, share: float = 0.5) -> Run:
 @pytest.mark.parametrize(("seconds", "expected"), [(30, 0.5), (250, 0.5), (400, 0.8), (9000, 4)])
 def test_a_longer_run_is_drawn_less_often(seconds: float, expected: float) -> None:
     assert pace.of_run(running(seconds), 0.0) == expected
+
+
+def test_a_run_of_hours_that_has_just_begun_is_drawn_like_a_short_one() -> None:
+    paces = [pace.of_run(running(2000, share), 0.0) for share in (0.001, 0.002, 0.008, 0.1)]
+    assert paces == pytest.approx([pace.SHORTEST, pace.SHORTEST, 2.0, pace.LONGEST_ALONE])
 
 
 @pytest.mark.parametrize(
@@ -73,3 +79,19 @@ def test_pages_are_counted_while_they_draw(monkeypatch: pytest.MonkeyPatch) -> N
     assert watchers.note("c", here=True) == pytest.approx(4 * here + elsewhere)
     now += pace.FORGOTTEN_SECONDS + 1
     assert watchers.note("a", here=True) == 0.0
+
+
+def test_a_closed_page_holds_nobody_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    connected = {"session a", "session b"}
+    runtime = SimpleNamespace(is_active_session=lambda session: session in connected)
+    monkeypatch.setattr(pace.st.runtime, "exists", lambda: True)
+    monkeypatch.setattr(pace.st.runtime, "get_instance", lambda: runtime)
+    watchers = pace.Watchers()
+    for name in ("a", "b"):
+        watchers.join(name, f"session {name}")
+        watchers.note(name, here=True)
+    assert watchers.note("a", here=True) == pytest.approx(4 * pace.LOCAL_SECONDS)
+    connected.remove("session b")  # its browser has left
+    assert watchers.note("a", here=True) == 0.0
+    watchers.note("c", here=True)  # whose it is nobody has said
+    assert watchers.note("a", here=True) == pytest.approx(4 * pace.LOCAL_SECONDS)
