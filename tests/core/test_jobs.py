@@ -29,6 +29,7 @@ from nin_core import (
     admission,
     jobs,
     machine,
+    process_memory,
     processes,
     scoring,
     spare,
@@ -421,6 +422,9 @@ def is_zombie(pid: int) -> bool:
 # --- the work, in this process ----------------------------------------------------------------
 
 
+WORK = "work of a test"
+
+
 class Work:
     """`work_on` in a thread of this process."""
 
@@ -430,7 +434,7 @@ class Work:
         self.attempt = store.claim(self.run_id, this_worker())
         self.events: list[Any] = []
         self.reporter: reporting.Reporter | None = None
-        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread = threading.Thread(target=self._work, name=WORK, daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
@@ -648,6 +652,11 @@ def exits(monkeypatch) -> Iterator[tuple[threading.Event, list[int]]]:
     monkeypatch.setattr(os, "_exit", leave)
     monkeypatch.setattr(training.Training, "take_step", take_step)
     yield left, codes
+    left.set()  # before a step is a step again, all have ended
+    for thread in threading.enumerate():
+        if thread.name == WORK:
+            thread.join(60)
+            assert not thread.is_alive()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # `exits`
@@ -1052,6 +1061,8 @@ if memory_group() is not None:  # for root, where the system lets it; elsewhere 
         folder, limit = memory_group()
         group = folder / f"nin-test-{os.getpid()}"
         group.mkdir()
+        process_memory.KILLS.look()  # as a server has, before it starts anything
+        time.sleep(supervisor.KILL_SECONDS)
         try:
             (group / limit).write_text("50000000")
             run_id = start_run(store, NETWORK, LONG, "shapes")
@@ -1236,6 +1247,8 @@ def test_a_worker_that_gave_up_while_the_store_was_away_is_not_said_to_have_cras
     store, monkeypatch, answers
 ):
     """Its server could not record its end either; the next look does, by code or by the log."""
+    # What the system killed for memory in an earlier test tells nothing of this one.
+    monkeypatch.setattr(process_memory, "KILLS", process_memory.KillWatch())
     run_id = store.create(NETWORK, SHORT, "shapes")
     process = subprocess.Popen(["/bin/sh", "-c", f"exit {supervisor.GAVE_UP}"])
     store.claim(run_id, WorkerId(this_host(), process.pid, "1"))
