@@ -11,9 +11,9 @@ Choices made here:
   step takes what the ledger says, too. It is kept instead, since steps would be a tenth to two
   fifths slower, and then it takes half as much again. That factor, and what a run occupies besides,
   were fitted to workers of random configurations of `benchmarks/memory_model.py`, 76 of them with
-  kernels for AVX2; of 150 others with these all were within 15 % (two cores, glibc 2.36). With
-  AVX-512 the same networks take a little less. The same network takes up to 8 % more or less from
-  one time to the next.
+  kernels for AVX2; of 150 others with these all were within 15 % (two cores, glibc 2.36). Kernels
+  for AVX-512 keep weights in blocks of their own, which was fitted to 200. The same network takes
+  up to 8 % more or less from one time to the next.
 * Predicted is a run that has all cores. One that shares them computes the parts of its batch one
   after another and takes less, but it gets the cores once the others have ended.
 * The queue is first come, first served: a large run that waits for memory is not overtaken for ever
@@ -52,6 +52,7 @@ WORKSPACE, LINEAR_ALGEBRA = 40_000_000, 3_000_000
 # Of one entry of a database: SQLite takes 10**9 bytes, PostgreSQL little more.
 MOST_KEPT = 10**9 - 2**22
 STATE_COPIES = 3.8  # of weights and optimizer state, on their way to the store
+AVX512_COPIES = 4.0  # of the weights, by convolutions that use such vectors
 
 
 def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
@@ -67,6 +68,8 @@ def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
     test = TEST * parts * estimate.test_batch(network) * one.largest_pair_bytes
     state = state_bytes(network, train)
     working = max(step, test) + STATE_COPIES * state
+    if machine.has_avx512():
+        working += AVX512_COPIES * one.parameter_bytes
     if train.initialization == "unit-variance":
         # The images, and all outputs of one layer with some of the next one's.
         largest = max(layer.activation_bytes for layer in one.layers)

@@ -143,11 +143,24 @@ def accelerators() -> int:
 @lru_cache(maxsize=1)
 def cpu_name() -> str:
     """The processor's name, as far as the system tells."""
+    if name := _cpu_line("model name"):
+        return name
+    return os.uname().machine if hasattr(os, "uname") else "unknown processor"
+
+
+@lru_cache(maxsize=1)
+def has_avx512() -> bool:
+    """Whether this processor has vectors of 512 bits; False where the system does not tell."""
+    return "avx512f" in _cpu_line("flags").split()
+
+
+def _cpu_line(key: str) -> str:
+    """What Linux says of the first processor under that key; "" if nothing."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
+            if line.startswith(key):
                 return line.partition(":")[2].strip()
-    return os.uname().machine if hasattr(os, "uname") else "unknown processor"
+    return ""
 
 
 @lru_cache(maxsize=1)

@@ -16,6 +16,7 @@ from nin_core import (
     machine,
     process_memory,
     processes,
+    summarize,
     supervisor,
 )
 from nin_core.measure import PROCESS_BYTES
@@ -71,6 +72,15 @@ def test_a_run_that_cannot_fit_is_refused_however_it_is_to_start(
         with pytest.raises(ConfigError, match="would fit"):
             act()
     assert [run.state for run in store.list_runs()] == ["paused"]
+
+
+def test_wide_vectors_take_memory_for_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    predicted = []
+    for wide in (False, True):
+        monkeypatch.setattr(machine, "has_avx512", lambda wide=wide: wide)
+        predicted.append(admission.predict_bytes(NETWORK, TRAIN, "shapes"))
+    narrow, wide = predicted
+    assert wide - narrow == admission.AVX512_COPIES * summarize(NETWORK).parameter_bytes
 
 
 def test_what_no_database_could_keep_is_refused(store: RunStore) -> None:
