@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from ui import architecture, resources
+from ui import architecture, resources, server
 
 if TYPE_CHECKING:
     from streamlit.navigation.page import StreamlitPage
@@ -65,6 +66,29 @@ if (!window.ninHistory) {
 </script>
 """
 
+# A tab outlives its server, and a computer that slept its session. The browser connects again by
+# itself, but to a session that has never run the page: buttons of fragments would do nothing there.
+_RECONNECTED = """
+<script>
+window.ninSession = "SESSION";
+if (!window.ninReconnects) {
+  window.ninReconnects = true;
+  let lost = false;
+  const look = async () => {
+    const app = document.querySelector("[data-testid=stApp]");
+    if (app?.dataset.testConnectionState !== "CONNECTED") return void (lost = true);
+    if (!lost) return;
+    lost = false;
+    const answer = await fetch("PATH" + window.ninSession, { cache: "no-store" }).catch(() => null);
+    if (answer?.ok && !(await answer.json()).active) location.reload();
+  };
+  new MutationObserver(look).observe(document.body, {
+    subtree: true, attributes: true, attributeFilter: ["data-test-connection-state"],
+  });
+}
+</script>
+"""
+
 
 def page(file: str) -> StreamlitPage:
     """The `st.Page` of a page file, for `st.page_link`."""
@@ -108,9 +132,19 @@ def run() -> None:
     st.html(_STYLE)
     with st.sidebar:
         architecture.controls()
-        st.html(_HISTORY, unsafe_allow_javascript=True)
+        st.html(_HISTORY + _reconnected(), unsafe_allow_javascript=True)
     chosen.run()
     _settle()
+
+
+def _reconnected() -> str:
+    """What has a page loaded anew when its browser is connected again, but its session is gone."""
+    context = get_script_run_ctx()
+    if context is None:
+        return ""
+    return _RECONNECTED.replace("PATH", server.session_path("")).replace(
+        "SESSION", context.session_id
+    )
 
 
 def begin() -> NiNConfig:

@@ -1,4 +1,4 @@
-"""What a server does besides running pages: it keeps the queue moving, and feeds pages.
+"""What a server does besides running pages: it keeps the queue moving, and answers pages.
 
 Streamlit runs a page's script only when a browser asks for it. Without `lifespan`, runs that a dead
 server left in the queue would wait for the first visitor, as would one that waits for memory, and
@@ -71,10 +71,30 @@ def routes() -> list[Route]:
 
         return run_feed.answer_states()
 
-    return [Route(feed_path("{run_id:int}"), feed), Route(feed_path(), states)]
+    def session(request: Request) -> Response:
+        from starlette.responses import JSONResponse
+
+        name = request.path_params["session"]
+        active = st.runtime.exists() and st.runtime.get_instance().is_active_session(name)
+        return JSONResponse({"active": active}, headers={"Cache-Control": "no-store"})
+
+    return [
+        Route(feed_path("{run_id:int}"), feed),
+        Route(feed_path(), states),
+        Route(session_path("{session}"), session),
+    ]
 
 
 def feed_path(run_id: int | str | None = None) -> str:
     """Where a page asks for the picture of a run, or for the states of all; see `run_feed`."""
+    return _path("runs") + (f"/{run_id}" if run_id is not None else "")
+
+
+def session_path(session: str) -> str:
+    """Where a page asks whether Streamlit's session of that name is connected to a browser."""
+    return f"{_path('sessions')}/{session}"
+
+
+def _path(name: str) -> str:
     base = str(st.get_option("server.baseUrlPath")).strip("/")
-    return f"{'/' if base else ''}{base}/nin/runs" + (f"/{run_id}" if run_id is not None else "")
+    return f"{'/' if base else ''}{base}/nin/{name}"

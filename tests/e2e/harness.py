@@ -62,7 +62,7 @@ class Dashboard:
     A context manager; `stop()` and `start()` again on the same store is a server restart.
 
     Attributes:
-        url: where the home page is, without a slash at the end.
+        url: where the home page is, without a slash at the end; the same after a restart.
         store_url: NIN_DATABASE_URL of the server and its workers.
         log: file with everything the server printed.
     """
@@ -86,6 +86,7 @@ class Dashboard:
         self.log = folder / "server.log"
         self.store_url = f"sqlite:///{folder / 'runs.db'}"
         self.url = ""
+        self._port: int | None = None
         self._environment = {**(environment or {}), "NIN_DATABASE_URL": self.store_url}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -95,7 +96,7 @@ class Dashboard:
         Raises:
             RuntimeError: if it does not, with the end of its log.
         """
-        port = _free_port()
+        port = self._port = self._port or _free_port()
         command = [sys.executable, "-m", "streamlit", "run", self._script]
         options = {"port": port, "headless": "true"}
         options |= {"baseUrlPath": self._base_path} if self._base_path else {}

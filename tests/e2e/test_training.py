@@ -361,6 +361,20 @@ def test_a_killed_servers_run_goes_on_under_the_next_one_by_itself(
     assert store.get(run_id).attempt == 2
 
 
+def test_a_tab_that_outlives_its_server_can_be_used_with_the_next_one(
+    start_server: StartServer, page: Page
+) -> None:
+    server = start_server()
+    start_long_run(page, server)
+    server.stop(workers=False)
+    app = page.get_by_test_id("stApp")
+    expect(app).not_to_have_attribute("data-test-connection-state", "CONNECTED")
+    with page.expect_navigation(timeout=PATIENCE):  # by itself
+        server.start()
+    expect_state(page, "running")
+    stop(page)
+
+
 # --- the list ---------------------------------------------------------------------------------
 
 
