@@ -2,9 +2,10 @@
 
 Choices made here:
 
-* The script draws it once. While something is to come (the run is active, or its worker still
-  measures it), `components.follow` brings progress, figures and chart up to date from `run_feed`,
-  and has this fragment run when there is another message or button. When what stands elsewhere on
+* The script draws it once. `components.follow` brings progress, figures and chart up to date from
+  `run_feed`, and has this fragment run when there is another message or button: often while
+  something is to come (the run is active, or its worker still measures it), and every few seconds
+  afterwards, since others may resume it. When what stands elsewhere on
   the page is out of date, the whole page is drawn.
 * The fragment's parts have fixed places, so the chart stays where it is when a message comes.
 * A store that does not answer for a moment leaves the last picture on the page, with a sentence.
@@ -94,12 +95,11 @@ def _live(drawn: Run) -> None:
     with chart:
         look, shown = curve_panel.draw(seen.run, seen.history)
     with following:
-        if run_picture.is_awaited(seen.run):
-            version = run_picture.version(seen, shown.blocks if shown else [])
-            serial = run_feed.serial(seen)
-            if lost:
-                version = serial = run_feed.LOST
-            _follow(run_id, look, version, serial)
+        version = run_picture.version(seen, shown.blocks if shown else [])
+        serial = run_feed.serial(seen)
+        if lost:
+            version = serial = run_feed.LOST
+        _follow(run_id, look, version, serial)
 
 
 def _follow(run_id: int, look: Look, version: str, serial: str) -> None:

@@ -38,6 +38,7 @@ LISTED = 500  # the newest runs, whose states are watched
 KEPT = 32  # runs, times the ways in which they are looked at
 LOST, GONE = "lost", "gone"  # versions: of a store that does not answer, of a run that was deleted
 LOST_PAUSE = 2.0  # seconds until a store is asked again
+ENDED_PAUSE = 3600.0  # of a run that has ended; whether somebody resumes it is asked meanwhile
 FRESH = {"Cache-Control": "no-store"}
 LOOPBACK = ("127.0.0.1", "::1")
 
@@ -98,8 +99,10 @@ def answer(request: Request, run_id: int) -> Response:
     pause = LOST_PAUSE
     if run is not None:
         client = request.client.host if request.client else None
-        others = pace.note(query.get("page", "")[:64], here=client in LOOPBACK)
-        pause = pace.of_run(run, others)
+        pause = ENDED_PAUSE
+        if run_picture.is_awaited(run):
+            others = pace.note(query.get("page", "")[:64], here=client in LOOPBACK)
+            pause = pace.of_run(run, others)
     body = f'{{"pause": {pause}, {body[1:]}'
     return Response(body, media_type="application/json", headers=FRESH)
 
