@@ -259,7 +259,7 @@ def check_batches(network: NiNConfig, train: TrainConfig, train_size: int) -> No
     images = min(train.subset or train_size, train_size)
     if network.batch_norm and min(train.batch_size, images) < 2:
         raise ConfigError(
-            "Batch norm needs at least 2 images a batch; a batch_size of 64 would work.",
+            "Batch norm needs at least 2 images a batch; a batch size of 64 would work.",
             field="batch_size",
             suggestion=64,
         )

@@ -25,6 +25,7 @@ from . import tables
 from .config import NiNConfig, preset_name
 from .database import Database, StoreError
 from .machine import PROJECT
+from .recipes import RECIPES
 from .records import (
     ACTIVE,
     PHASE_MEASURING,
@@ -358,11 +359,21 @@ class RunStore(RunLifecycle):
 
 
 def default_name(network: NiNConfig, train: TrainConfig) -> str:
-    """A readable name: network, recipe, seed, e.g. "nin-slim-128 · fast · seed 0"."""
+    """A readable name: network, recipe, what was changed of it, seed.
+
+    For example "nin-slim-128 · fast · rate 0.1 · seed 0".
+    """
     what = preset_name(network)
     if what is None:
         what = f"NiN {'-'.join(map(str, network.widths))} @ {network.image_size} px"
-    return _clean_name(f"{what} · {train.recipe} · seed {train.seed}"[: tables.MAX_NAME])
+    parts = [what, train.recipe]
+    if train.recipe in RECIPES:
+        usual = RECIPES[train.recipe].configure(network)
+        if train.learning_rate != usual.learning_rate:
+            parts.append(f"rate {train.learning_rate:g}")
+        if train.batch_size != usual.batch_size:
+            parts.append(f"batch {train.batch_size}")
+    return _clean_name(" · ".join([*parts, f"seed {train.seed}"])[: tables.MAX_NAME])
 
 
 def _new_run(

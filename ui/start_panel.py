@@ -32,7 +32,7 @@ from nin_core import (
 from nin_core.data import DatasetStatus, find_dataset
 from nin_core.datasets import DATASETS
 from nin_core.measure import PROCESS_BYTES
-from nin_core.recipes import BOUNDS, RECIPES, TrainConfig, check_batches
+from nin_core.recipes import RECIPES, TrainConfig, check_batches
 from nin_core.store import default_name
 from nin_core.tables import MAX_NAME
 from ui import (
@@ -209,7 +209,10 @@ def _dataset_title(name: str) -> str:
 
 
 def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
-    """The number fields; the configuration they make, or why they make none."""
+    """The number fields; the configuration they make, or why they make none.
+
+    They take any number: one that a browser refuses would stand there while another one counts.
+    """
     draft = st.session_state[run_choice.DRAFT]
     recipe = RECIPES[draft["recipe"]]
     data = DATASETS[draft["dataset"]]
@@ -217,21 +220,17 @@ def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
     usual = recipe.configure(config, **facts)
     values = {field: draft.get(field, getattr(usual, field)) for field in _NUMBERS}
     with st.container(horizontal=True, gap="small"):
-        st.number_input("Epochs", *BOUNDS["epochs"], **_bound("epochs", values["epochs"]))
+        st.number_input("Epochs", step=1, **_bound("epochs", values["epochs"]))
         st.number_input(
             "Learning rate",
-            *BOUNDS["learning_rate"],
             step=0.01,
             format="%g",
             **_bound("learning_rate", values["learning_rate"]),
         )
     with st.container(horizontal=True, gap="small"):
-        st.number_input(
-            "Batch size", *BOUNDS["batch_size"], **_bound("batch_size", values["batch_size"])
-        )
+        st.number_input("Batch size", step=1, **_bound("batch_size", values["batch_size"]))
         st.number_input(
             "Training images",
-            *BOUNDS["subset"],
             value=None,
             step=1000,
             placeholder="all",
@@ -239,16 +238,17 @@ def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
         )
     changes = {field: value for field, value in values.items() if value != getattr(usual, field)}
     seed, subset = draft["seed"], draft.get("subset")
+    train, problem = None, None
     try:
         train = recipe.configure(config, **facts, **changes, subset=subset, seed=seed)
     except ConfigError as error:
-        return None, _sentence(error)
+        problem = _sentence(error)
     with st.container(horizontal=True, gap="small"):
-        st.number_input("Seed", *BOUNDS["seed"], **_bound("seed", seed))
+        st.number_input("Seed", step=1, **_bound("seed", seed))
         st.text_input(
             "Name (optional)",
             max_chars=MAX_NAME,
-            placeholder=default_name(config, train),
+            placeholder=default_name(config, train) if train else "",
             **_bound("name", draft.get("name", "")),
         )
     if changes:
@@ -256,7 +256,7 @@ def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.caption(f"Changed from the recipe's {said}.", width="stretch")
             st.button("Reset", type="tertiary", on_click=_forget_changes)
-    return train, None
+    return train, problem
 
 
 # --- what it will cost, and whether it can be -------------------------------------------------
@@ -269,7 +269,7 @@ def _cost(plan: Plan) -> None:
     data = DATASETS[plan.dataset]
     steps = plan.train.total_epochs * estimate.steps_per_epoch(plan.train, data.train_size)
     st.caption(
-        f"{steps:,} steps: about **{numbers.duration(seconds)}** ({basis}) and "
+        f"{steps:,} step{'s' * (steps != 1)}: about **{numbers.duration(seconds)}** ({basis}) and "
         f"**{numbers.size(memory)}**, beside {numbers.size(PROCESS_BYTES)} for PyTorch itself."
     )
     probe_panel.draw(plan.network, plan.train, plan.dataset)

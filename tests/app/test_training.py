@@ -246,6 +246,24 @@ def test_a_network_with_too_few_classes_cannot_be_started(store: RunStore) -> No
     assert "10 would work" in texts(page)
 
 
+@pytest.mark.parametrize(
+    ("label", "value", "said"),
+    [("Epochs", 0, "1"), ("Learning rate", 100.0, "10"), ("Batch size", 0, "1"), ("Seed", -1, "0")],
+)
+def test_a_number_that_cannot_be_is_said_and_nothing_else_is_trained(
+    label: str, value: float, said: str
+) -> None:
+    page = open_page()
+    usual = field(page, label).value
+    field(page, label).set_value(value).run()
+    assert field(page, label).value == value
+    assert button(page, "Start").disabled
+    assert any(said in box.value for box in page.error)
+    field(page, label).set_value(usual).run()
+    assert not button(page, "Start").disabled
+    assert not page.error
+
+
 def test_a_step_that_does_not_fit_cannot_be_started(
     store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

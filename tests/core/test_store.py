@@ -84,8 +84,13 @@ def test_a_new_run_is_queued_and_comes_back_whole(store):
 
 def test_a_network_of_ones_own_is_named_by_its_widths(store):
     network = NETWORK.with_widths((8, 16, 32))
-    run_id = store.create(network, TRAIN, "shapes")
+    run_id = store.create(network, RECIPES["fast"].configure(network), "shapes")
     assert store.get(run_id).name == "NiN 8-16-32 @ 128 px · fast · seed 0"
+
+
+def test_runs_of_one_recipe_are_named_by_what_tells_them_apart(store):
+    run_id = store.create(NETWORK, TRAIN.varied(learning_rate=10, batch_size=16, seed=3), "shapes")
+    assert store.get(run_id).name == "nin-slim-128 · fast · rate 10 · batch 16 · seed 3"
 
 
 def test_from_claim_to_the_end(store):
