@@ -21,7 +21,7 @@ from torch.nn import functional
 from .estimate import test_batch
 from .inputs import Inputs
 from .lanes import Lanes
-from .trouble import ALL_ALIVE, AT_GUESSING, fast_or
+from .trouble import ALL_ALIVE, AT_GUESSING, GUESSING_BAND, fast_or
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,22 +154,23 @@ def diagnose(
         else "Start again with the fast recipe, which starts with every map alive, "
         "or switch the final ReLU off."
     )
-    if dead and not learned:
-        return Diagnosis(
-            dead,
-            classes,
-            spread,
-            f"{dead} of {classes} class maps are zero for every probe image, and a dead class map "
-            f"passes no gradient, {AT_GUESSING}{classes}) = {guessing:.3f}. {cure}",
-        )
     if dead:
-        return Diagnosis(
-            dead,
-            classes,
-            spread,
-            f"{dead} of {classes} class maps are zero for every probe image, and a dead class map "
-            f"passes no gradient, so {_classes(dead)} never named. {cure}",
-        )
+        are = "is" if dead == 1 else "are"
+        sentence = f"{dead} of {classes} class maps {are} zero for every probe image, and "
+        if learned:
+            sentence += f"a dead class map passes no gradient, so {_classes(dead)} never named."
+        elif probe.loss > (1 + GUESSING_BAND) * guessing:
+            sentence += (
+                f"the loss of {probe.loss:.3f} is above ln({classes}) = {guessing:.3f}, what "
+                "guessing costs: the learning rate was too high."
+            )
+        else:
+            others = ", and the others tell no images apart" if dead < classes else ""
+            sentence += (
+                f"a dead class map passes no gradient{others}, "
+                f"{AT_GUESSING}{classes}) = {guessing:.3f}."
+            )
+        return Diagnosis(dead, classes, spread, f"{sentence} {cure}")
     if learned:
         return None
     return Diagnosis(

@@ -25,6 +25,9 @@ LOWER_RATE, LONGER = 10, 3  # by which a rate that is too high is divided, and e
 GUESSING_BAND = 0.02
 STILL = 0.005  # the most, relatively, by which the halves' medians of a loss that stays differ
 MIN_POINTS, MIN_STEPS = 8, 100  # before it is said
+# Right answers, against guessing's, above which images do not get the same logits. Eight points are
+# 512 images or more: of ten classes a share by chance is within 4 % of guessing's 10.
+KNOWING = 1.5
 AWAKE_POINTS = 3  # below the band, one after another, of a run that learns after all
 
 
@@ -35,30 +38,39 @@ class Twin(NamedTuple):
     change: str
 
 
-def plateau(steps: Sequence[float], losses: Sequence[float], num_classes: int) -> int | None:
+def plateau(
+    steps: Sequence[float],
+    losses: Sequence[float],
+    num_classes: int,
+    accuracies: Sequence[float] | None = None,
+) -> int | None:
     """For how many steps up to now the loss has been that of guessing; None if it is not.
 
     Args:
         steps, losses: the points of the training curve, in order; a loss that was not finite is
             NaN. Losses in nats.
+        accuracies: the share of right answers at each of them, if it is known.
     """
-    found = _long_stretches(steps, losses, num_classes)
+    found = _long_stretches(steps, losses, num_classes, accuracies)
     if not found or found[-1].end < len(losses):
         return None
     return found[-1].until - found[-1].since
 
 
 def woke(
-    steps: Sequence[float], losses: Sequence[float], num_classes: int
+    steps: Sequence[float],
+    losses: Sequence[float],
+    num_classes: int,
+    accuracies: Sequence[float] | None = None,
 ) -> tuple[int, int] | None:
     """From which step to which the loss was that of guessing, in a run that has learned since.
 
     One point outside the band ends a stretch; of several, the last is told.
 
     Args:
-        steps, losses: as for `plateau`.
+        steps, losses, accuracies: as for `plateau`.
     """
-    found = _long_stretches(steps, losses, num_classes)
+    found = _long_stretches(steps, losses, num_classes, accuracies)
     if not found:
         return None
     last = found[-1]
@@ -78,7 +90,10 @@ class _Stretch(NamedTuple):
 
 
 def _long_stretches(
-    steps: Sequence[float], losses: Sequence[float], num_classes: int
+    steps: Sequence[float],
+    losses: Sequence[float],
+    num_classes: int,
+    accuracies: Sequence[float] | None,
 ) -> list[_Stretch]:
     """Where the loss stays at that of guessing, and does not move, for long enough to be said."""
     guessing = math.log(num_classes)
@@ -93,7 +108,8 @@ def _long_stretches(
             continue
         middle = (begin + end) // 2
         moved = np.median(values[middle:end]) - np.median(values[begin:middle])
-        if abs(moved) <= STILL * guessing:
+        knows = accuracies is not None and np.mean(accuracies[begin:end]) > KNOWING / num_classes
+        if abs(moved) <= STILL * guessing and not knows:
             stretches.append(_Stretch(since, until, end))
     return stretches
 

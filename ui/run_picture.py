@@ -44,7 +44,9 @@ STYLE = """
 .nin-figures b { display: block; font-size: 1.35rem; font-weight: 400;
   font-variant-numeric: tabular-nums; }
 .nin-figures small { display: block; font-size: 0.75rem; opacity: .75; min-height: 1.3em; }
-.nin-progress { line-height: 1.5; font-variant-numeric: tabular-nums; }
+/* However long its text is, what stands beside it stays where it is. */
+.nin-progress { line-height: 1.5; font-variant-numeric: tabular-nums; contain: inline-size;
+  min-width: min(16rem, 100%); }
 .nin-progress > div { height: .5rem; margin-top: .35rem; border-radius: .25rem; overflow: hidden;
   background: color-mix(in srgb, currentColor 12%, transparent); }
 .nin-progress i { display: block; height: 100%; border-radius: inherit;
@@ -217,7 +219,7 @@ def bad_start(seen: Seen) -> str | None:
 
 
 def stuck(seen: Seen) -> str | None:
-    """Why the run seems to learn nothing while it trains; None if it does learn."""
+    """Why the run seems to learn nothing, as far as it has come; None if it does learn."""
     run = seen.run
     steps = _plateau(seen)
     if steps is None or run.network is None:
@@ -225,8 +227,8 @@ def stuck(seen: Seen) -> str | None:
     classes = run.network.num_classes
     return (
         f"For {steps:,} steps the loss has stayed at ln({classes}) = {math.log(classes):.3f}, what "
-        "guessing costs: every image gets nearly the same logits, as when class maps are dead. It "
-        "may still wake up."
+        "guessing costs: every image gets nearly the same logits, as when class maps are dead."
+        + (" It may still wake up." if run.state == "running" else "")
     )
 
 
@@ -237,7 +239,8 @@ def woke(seen: Seen) -> str | None:
     if run.network is None or fell_back:
         return None
     classes = run.network.num_classes
-    asleep = trouble.woke(seen.history.step, seen.history.train_loss, classes)
+    history = seen.history
+    asleep = trouble.woke(history.step, history.train_loss, classes, history.train_accuracy)
     if asleep is None:
         return None
     since, until = asleep
@@ -251,9 +254,11 @@ def woke(seen: Seen) -> str | None:
 
 def _plateau(seen: Seen) -> int | None:
     run, history = seen.run, seen.history
-    if run.network is None or run.state != "running":
+    # What others are told by their end: a diagnosis, or why they failed.
+    if run.network is None or run.state not in ("running", "paused", "interrupted", "stopped"):
         return None
-    return trouble.plateau(history.step, history.train_loss, run.network.num_classes)
+    classes = run.network.num_classes
+    return trouble.plateau(history.step, history.train_loss, classes, history.train_accuracy)
 
 
 def _stuck_since(seen: Seen) -> int | None:

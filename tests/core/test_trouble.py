@@ -40,6 +40,15 @@ def test_anything_else_is_none(losses: list[float]) -> None:
     assert plateau(steps(len(losses)), losses, 10) is None
 
 
+@pytest.mark.parametrize(("accuracy", "expected"), [(0.11, 12 * 20), (0.2, None)])
+def test_a_run_with_more_right_answers_than_by_chance_does_not_guess(
+    accuracy: float, expected: int | None
+) -> None:
+    assert plateau(steps(12), [LN10] * 12, 10, [accuracy] * 12) == expected
+    woken = woke(steps(15), [LN10] * 12 + [2.0] * 3, 10, [accuracy] * 12 + [0.3] * 3)
+    assert (woken is None) == (expected is None)
+
+
 def test_a_few_steps_are_no_plateau() -> None:
     each = MIN_STEPS // 20
     assert plateau(steps(12, each), [LN10] * 12, 10) is None
