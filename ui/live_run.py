@@ -151,23 +151,25 @@ def _go_on(seen: Seen) -> None:
 def _progress(run: Run, html: str) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         st.html(html)
-        _button(
-            "Pause",
-            run,
-            jobs.pause_run,
-            icon=":material/pause:",
-            disabled=run.desired_state != "running",
-            help="Frees the processor within a second; the run can go on later as if it had never "
-            "been away.",
-        )
-        _button(
-            "Stop",
-            run,
-            jobs.stop_run,
-            icon=":material/stop:",
-            disabled=run.desired_state == "stopped",
-            help="Ends the run within a second, keeps what it has learned and measures it.",
-        )
+        # Together, also below the bar, where the page is narrow.
+        with st.container(horizontal=True, width="content", gap="small"):
+            _button(
+                "Pause",
+                run,
+                jobs.pause_run,
+                icon=":material/pause:",
+                disabled=run.desired_state != "running",
+                help="Frees the processor within a second; the run can go on later as if it had "
+                "never been away.",
+            )
+            _button(
+                "Stop",
+                run,
+                jobs.stop_run,
+                icon=":material/stop:",
+                disabled=run.desired_state == "stopped",
+                help="Ends the run within a second, keeps what it has learned and measures it.",
+            )
 
 
 def _button(label: str, run: Run, action: Callable[..., Any], **settings: Any) -> None:

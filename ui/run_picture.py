@@ -46,7 +46,7 @@ STYLE = """
 .nin-figures small { display: block; font-size: 0.75rem; opacity: .75; min-height: 1.3em; }
 /* However long its text is, what stands beside it stays where it is. */
 .nin-progress { line-height: 1.5; font-variant-numeric: tabular-nums; contain: inline-size;
-  min-width: min(16rem, 100%); }
+  min-width: 16rem; }
 .nin-progress > div { height: .5rem; margin-top: .35rem; border-radius: .25rem; overflow: hidden;
   background: color-mix(in srgb, currentColor 12%, transparent); }
 .nin-progress i { display: block; height: 100%; border-radius: inherit;
