@@ -12,8 +12,9 @@ Choices made here:
   fifths slower, and then it takes half as much again. That factor, and what a run occupies besides,
   were fitted to workers of random configurations of `benchmarks/memory_model.py`, 76 of them with
   kernels for AVX2; of 150 others with these all were within 15 % (two cores, glibc 2.36). Kernels
-  for AVX-512 keep weights in blocks of their own, which was fitted to 200. The same network takes
-  up to 8 % more or less from one time to the next.
+  for AVX-512 keep weights in blocks of their own, which was fitted to 200; of 200 others 195 were.
+  The same network takes up to 8 % more or less from one time to the next, and small ones that are
+  nearly the same took from 62 to 91 MB in the course of an hour.
 * Predicted is a run that has all cores. One that shares them computes the parts of its batch one
   after another and takes less, but it gets the cores once the others have ended.
 * The queue is first come, first served: a large run that waits for memory is not overtaken for ever
