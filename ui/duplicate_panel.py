@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from nin_core import jobs
-from nin_core.recipes import BOUNDS
+from nin_core import ConfigError, jobs
 from ui import resources, run_choice
 
 if TYPE_CHECKING:
@@ -37,18 +36,22 @@ def draw(run: Run) -> None:
     st.caption("The same network on the same images; change what the twin should have otherwise.")
     chosen: dict[str, Any] = {}
     for name, label in _LABELS.items():
-        low, high = BOUNDS[name]
         decimal = {"step": 0.001, "format": "%g"} if name == "learning_rate" else {}
         chosen[name] = st.number_input(
             f"Twin's {label}",
-            low,
-            high,
-            given[name],
+            value=given[name],  # any number is taken, and said to be wrong if it is
             key=f"tr:duplicate:{run.id}:{name}:{given[name]}",  # what is given may change
             **decimal,
         )
     changes = {name: value for name, value in chosen.items() if value != given[name]}
-    if changes:
+    problem = None
+    try:
+        run.train.varied(**changes)
+    except ConfigError as error:
+        problem = run_choice.sentence(error)
+    if problem:
+        st.error(problem)
+    elif changes:
         st.caption(
             "Differs in "
             + ", ".join(
@@ -67,7 +70,7 @@ def draw(run: Run) -> None:
         changes,
         icon=":material/play_arrow:",
         type="primary",
-        disabled=not changes,
+        disabled=problem is not None or not changes,
     )
 
 

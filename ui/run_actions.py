@@ -9,7 +9,6 @@ import streamlit as st
 
 from nin_core import jobs, run_export
 from nin_core.datasets import DATASETS
-from nin_core.recipes import MAX_EPOCHS, MAX_RATE, MIN_RATE
 from nin_core.records import RESUMABLE
 from nin_core.weights import weights_file
 from ui import architecture, duplicate_panel, frame, resources
@@ -60,7 +59,7 @@ def _train_on(run: Run) -> None:
     assert run.train is not None
     key = f"tr:more:{run.id}"
     cycle = ", in a cycle of the learning rate of their own" * (run.train.schedule != "constant")
-    st.number_input("More epochs", 1, MAX_EPOCHS, key=key)
+    st.number_input("More epochs", value=1, key=key)  # what cannot be is refused with a sentence
     st.caption(f"They follow its {run.train.total_epochs}{cycle}.")
     once_button("extend", "Train on", _extend, run.id, key, icon=":material/play_arrow:")
 
@@ -133,9 +132,7 @@ def _learning_rate(run: Run) -> None:
     key = f"tr:rate:{run.id}:{now}"  # another tab may change it
     st.number_input(
         "Learning rate from now on",
-        MIN_RATE,
-        MAX_RATE,
-        now,
+        value=now,
         step=0.001,
         format="%g",
         key=key,

@@ -104,9 +104,14 @@ def attempt(place: str, action: Callable[..., Any], *args: Any) -> Any:
     try:
         return action(*args)
     except (StoreError, ConfigError) as error:
-        sentence = str(error)
-        st.session_state[_NOTICE] = place, sentence[:1].upper() + sentence[1:]
+        st.session_state[_NOTICE] = place, sentence(error)
         return None
+
+
+def sentence(error: Exception) -> str:
+    """What is wrong, as a sentence of its own."""
+    text = str(error)
+    return text[:1].upper() + text[1:]
 
 
 def presses(name: str) -> int:

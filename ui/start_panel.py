@@ -242,7 +242,7 @@ def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
     try:
         train = recipe.configure(config, **facts, **changes, subset=subset, seed=seed)
     except ConfigError as error:
-        problem = _sentence(error)
+        problem = run_choice.sentence(error)
     with st.container(horizontal=True, gap="small"):
         st.number_input("Seed", step=1, **_bound("seed", seed))
         st.text_input(
@@ -318,7 +318,7 @@ def _problem(plan: Plan) -> str | None:
         jobs.check_dataset(plan.network, plan.dataset)
         check_batches(plan.network, plan.train, DATASETS[plan.dataset].train_size)
     except ConfigError as error:
-        return _sentence(error)
+        return run_choice.sentence(error)
     total = total_bytes()
     return None if total is None else memory_problem(plan, total)
 
@@ -326,15 +326,10 @@ def _problem(plan: Plan) -> str | None:
 def memory_problem(plan: Plan, total: int) -> str | None:
     """What to change if the run needs more than `total` bytes; None if it fits."""
     problem = admission.misfit(plan.network, plan.train, plan.dataset, total)
-    return None if problem is None else _sentence(problem)
+    return None if problem is None else run_choice.sentence(problem)
 
 
 def total_bytes() -> int | None:
     """All memory this computer has for us; None where the system does not tell."""
     found = machine.memory()
     return None if found is None else found.total
-
-
-def _sentence(error: ConfigError) -> str:
-    text = str(error)
-    return text[:1].upper() + text[1:]

@@ -248,7 +248,12 @@ def test_a_network_with_too_few_classes_cannot_be_started(store: RunStore) -> No
 
 @pytest.mark.parametrize(
     ("label", "value", "said"),
-    [("Epochs", 0, "1"), ("Learning rate", 100.0, "10"), ("Batch size", 0, "1"), ("Seed", -1, "0")],
+    [
+        ("Epochs", 0, "so 1 would work"),
+        ("Learning rate", 100.0, "10 would work"),
+        ("Batch size", 0, "so 1 would work"),
+        ("Seed", -1, "so 0 would work"),
+    ],
 )
 def test_a_number_that_cannot_be_is_said_and_nothing_else_is_trained(
     label: str, value: float, said: str
@@ -1135,6 +1140,19 @@ def test_a_twin_is_started_with_what_was_changed(store: RunStore) -> None:
     assert original.train is not None
     assert (twin.id, twin.train) == (run_id + 1, original.train.varied(seed=7))
     assert page.query_params["run"] in (str(twin.id), [str(twin.id)])
+
+
+def test_numbers_that_cannot_be_are_refused_in_a_sentence(store: RunStore) -> None:
+    run_id = ended(store, "finished")
+    store.save_checkpoint(run_id, store.get(run_id).step, 1, A_TRAINING)
+    page = open_page(run=run_id)
+    field(page, "Twin's batch size").set_value(0).run()
+    assert button(page, "Start the duplicate").disabled
+    assert "1 would work" in " ".join(box.value for box in page.error)
+    field(page, "More epochs").set_value(0).run()
+    button(page, "Train on").click().run()
+    assert sum("1 would work" in box.value for box in page.error) == 2
+    assert len(store.list_runs()) == 1
 
 
 def test_a_twin_starts_from_what_the_run_has_by_now(store: RunStore) -> None:

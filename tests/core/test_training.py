@@ -779,6 +779,20 @@ def test_dead_class_maps_are_counted_and_explained():
     assert found is not None
     assert (found.dead_class_maps, found.num_classes, found.logit_spread) == (3, 3, 0.0)
     assert "3 of 3 class maps are zero" in found.sentence and "1.099" in found.sentence
+    assert "the others" not in found.sentence
+    with torch.no_grad():
+        last.bias.copy_(torch.tensor([-1.0, 9.0, 9.0]))  # the same for every image, and wrong
+    found = diagnose(model, *probe)
+    assert found is not None
+    assert found.sentence.startswith(
+        "1 of 3 class maps is zero for every probe image, and the loss"
+    )
+    assert "is above ln(3) = 1.099" in found.sentence and "sits at" not in found.sentence
+    with torch.no_grad():
+        last.bias.copy_(torch.tensor([-1.0, 0.01, 0.01]))
+    found = diagnose(model, *probe)
+    assert found is not None
+    assert "and the others tell no images apart, so the loss sits at ln(3)" in found.sentence
     with torch.no_grad():
         last.bias.copy_(torch.tensor([1.0, 1.0, 1.0]))
     found = diagnose(model, *probe)
