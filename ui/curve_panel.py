@@ -9,7 +9,6 @@ Choices made here:
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import streamlit as st
@@ -30,7 +29,6 @@ VITALS_HEIGHT = 600
 _CURVES, _VITALS = "Loss and accuracy", "Gradients and dead channels"
 _UNIT_LABELS: dict[Unit, str] = {"epochs": "Epochs", "steps": "Steps", "seconds": "Seconds"}
 MOST_SMOOTHING = 0.99
-GROWN = 0.8  # of the picture's width, which a growing curve fills before the edge moves on
 
 
 class Look(NamedTuple):
@@ -78,7 +76,7 @@ def chart_of(run: Run, history: History, look: Look) -> Prepared | None:
         return None
     assert run.network is not None and run.train is not None
     history = with_final_test(run, history)
-    end = _end(run, history)
+    end = run.train.total_epochs if run.active or run.state == "finished" else None
     if look.vitals:
         channels = channels_of(run.network)
         figure = vitals_figure(
@@ -98,19 +96,6 @@ def chart_of(run: Run, history: History, look: Look) -> Prepared | None:
         view=look.view,
     )
     return prepare(figure, key=f"curves of run {run.id}", height=CHART_HEIGHT)
-
-
-def _end(run: Run, history: History) -> float | None:
-    """Epochs at the right edge; None: where the curves stand, of a run that goes no further.
-
-    A run grows into its picture. Of a long one that has just begun it would be a dot in the corner,
-    so the edge is an epoch at first, and then twice, four times, … as many, until it is the end.
-    """
-    assert run.train is not None
-    if not run.active:
-        return run.train.total_epochs if run.state == "finished" else None
-    done = float(history.step[-1]) / steps_per_epoch(run) if len(history.step) else 0.0
-    return min(run.train.total_epochs, 2 ** math.ceil(math.log2(max(done, 0.5) / GROWN)))
 
 
 def _has_curves(run: Run, history: History) -> bool:
