@@ -18,6 +18,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   if (follower.data !== data) {
     follower.data = data;
     follower.serial = data.serial;
+    follower.wake?.(); // the pause was that of what was there before
   }
   follower.node = parentElement;
   follower.tell = (news) => setTriggerValue("news", news);
