@@ -231,6 +231,11 @@ def test_two_tabs_show_the_same_run_and_each_can_stop_it(
     expect_state(page, "stopped")
     for tab in (page, other):
         sees(tab, "What it gets right and wrong")
+        wait_idle(tab)
+    button(page, "Resume").click()
+    expect_state(other, "running")  # and followed as before
+    points(other, int(other.evaluate(POINTS)) + 2)
+    stop(page)
 
 
 # --- starting and stopping --------------------------------------------------------------------
