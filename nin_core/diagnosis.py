@@ -162,10 +162,10 @@ def diagnose(
         elif probe.loss > (1 + GUESSING_BAND) * guessing:
             sentence += (
                 f"the loss of {probe.loss:.3f} is above ln({classes}) = {guessing:.3f}, what "
-                "guessing costs: the learning rate was too high."
+                "guessing costs."
             )
         else:
-            others = ", and the others tell no images apart" if dead < classes else ""
+            others = ", and the others hardly tell images apart" if dead < classes else ""
             sentence += (
                 f"a dead class map passes no gradient{others}, "
                 f"{AT_GUESSING}{classes}) = {guessing:.3f}."

@@ -122,23 +122,26 @@ def stalled(store: RunStore, members: Iterable[Run]) -> list[Stall]:
     for run in members:
         rows = [row for row in store.metrics(run.id) if row.kind == "step"]
         losses = [math.nan if row.train_loss is None else row.train_loss for row in rows]
-        if stall := stall_of(run, [row.step for row in rows], losses):
+        right = [math.nan if row.train_accuracy is None else row.train_accuracy for row in rows]
+        if stall := stall_of(run, [row.step for row in rows], losses, right):
             found.append(stall)
     return found
 
 
-def stall_of(run: Run, steps: Sequence[float], losses: Sequence[float]) -> Stall | None:
+def stall_of(
+    run: Run, steps: Sequence[float], losses: Sequence[float], accuracies: Sequence[float]
+) -> Stall | None:
     """Why a run learns nothing; None if it does learn, or has not shown yet.
 
     Args:
-        steps, losses: its training curve, as for `trouble.plateau`.
+        steps, losses, accuracies: its training curve, as for `trouble.plateau`.
     """
     if run.network is None:
         return None
     if (run.error or "").startswith(trouble.DIVERGED):
         return Stall(run, run.error or "")
     classes = run.network.num_classes
-    flat = trouble.plateau(steps, losses, classes) is not None
+    flat = trouble.plateau(steps, losses, classes, accuracies) is not None
     # A short run has too few points for a plateau, but at its end its weights were looked at.
     guesses = len(losses) > 0 and losses[-1] >= (1 - trouble.GUESSING_BAND) * math.log(classes)
     if not (flat or (run.diagnosis and guesses)):

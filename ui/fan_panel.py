@@ -377,11 +377,11 @@ def _look(shown: tuple[str, ...], ticking: bool) -> list[_Fan]:
         if not runs:
             continue
         histories = [run_points.histories().of(store, run) for run in runs]
-        stalls = {
-            run.id: stall
-            for run, history in zip(runs, histories, strict=True)
-            if (stall := fans.stall_of(run, history.step, history.train_loss))
-        }
+        stalls = {}
+        for run, seen in zip(runs, histories, strict=True):
+            stall = fans.stall_of(run, seen.step, seen.train_loss, seen.train_accuracy)
+            if stall:
+                stalls[run.id] = stall
         full = [run_points.with_final_test(*pair) for pair in zip(runs, histories, strict=True)]
         found.append(_Fan(name, runs, full, stalls))
     return found

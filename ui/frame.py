@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import streamlit as st
-from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from ui import architecture, resources, server
+from ui import architecture, resources, server, sessions
 
 if TYPE_CHECKING:
     from streamlit.navigation.page import StreamlitPage
@@ -139,12 +138,8 @@ def run() -> None:
 
 def _reconnected() -> str:
     """What has a page loaded anew when its browser is connected again, but its session is gone."""
-    context = get_script_run_ctx()
-    if context is None:
-        return ""
-    return _RECONNECTED.replace("PATH", server.session_path("")).replace(
-        "SESSION", context.session_id
-    )
+    script = _RECONNECTED.replace("PATH", server.session_path(""))
+    return script.replace("SESSION", sessions.current())
 
 
 def begin() -> NiNConfig:

@@ -5,8 +5,8 @@ Choices made here:
 * The script draws it once. `components.follow` brings progress, figures and chart up to date from
   `run_feed`, and has this fragment run when there is another message or button: often while
   something is to come (the run is active, or its worker still measures it), and every few seconds
-  afterwards, since others may resume it. When what stands elsewhere on
-  the page is out of date, the whole page is drawn.
+  afterwards, since others may resume it. When what stands elsewhere on the page is out of date, the
+  whole page is drawn.
 * The fragment's parts have fixed places, so the chart stays where it is when a message comes.
 * A store that does not answer for a moment leaves the last picture on the page, with a sentence.
 * No torch here.

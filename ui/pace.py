@@ -29,7 +29,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import streamlit as st
-from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+from ui import sessions
 
 if TYPE_CHECKING:
     from nin_core.records import Run
@@ -120,7 +121,7 @@ class Watchers:
                 if now - when > FORGOTTEN_SECONDS:
                     del self._pages[other]
             for other, session in list(self._sessions.items()):
-                if not _is_connected(session):
+                if not sessions.is_connected(session):
                     del self._sessions[other]
                     self._pages.pop(other, None)
             self._pages[page] = now, here
@@ -128,16 +129,10 @@ class Watchers:
         return LOCAL_SECONDS * near**2 + REMOTE_SECONDS * (count - near) if count > 1 else 0.0
 
 
-def _is_connected(session: str) -> bool:
-    runtime = st.runtime
-    return not runtime.exists() or runtime.get_instance().is_active_session(session)
-
-
 def page() -> str:
     """What this session's page is called among those that watch."""
     name = str(st.session_state.setdefault(_PAGE, uuid.uuid4().hex))
-    if (context := get_script_run_ctx()) is not None:
-        _watchers().join(name, context.session_id)
+    _watchers().join(name, sessions.current())
     return name
 
 

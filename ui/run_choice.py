@@ -111,6 +111,9 @@ def attempt(place: str, action: Callable[..., Any], *args: Any) -> Any:
 def sentence(error: Exception) -> str:
     """What is wrong, as a sentence of its own."""
     text = str(error)
+    field = getattr(error, "field", None)
+    if field:
+        text = text.replace(field, field.replace("_", " "))  # as it is labelled
     return text[:1].upper() + text[1:]
 
 

@@ -29,7 +29,6 @@ from ui import (
     resources,
     run_choice,
     run_feed,
-    run_picture,
     run_points,
 )
 from ui.components import plot, tick
@@ -60,8 +59,6 @@ def _live(opened: Run | None) -> None:
         # Whoever looks at the list moves the queue on, whichever run is open.
         trouble = jobs.try_advance(resources.store())
         runs = resources.store().list_runs(limit=MAX_RUNS)
-        if opened is not None and _has_changed(opened, runs):
-            st.rerun()
         st.subheader("Runs", anchor=False)
         st.caption("Click a run to open it above; tick two or more to compare them.")
         run_choice.show_notice("list")
@@ -85,16 +82,6 @@ def _live(opened: Run | None) -> None:
         tick(frame.RECOVERY_SECONDS, key="tr:list-tick")
     elif running := [run for run in runs if run.active]:
         tick(pace.of_list(running, pace.watching()), key="tr:list-tick", watch=watched)
-
-
-def _has_changed(opened: Run, runs: list[Run]) -> bool:
-    """Whether the open run has been changed by others where nothing else follows it."""
-    if run_picture.is_awaited(opened):
-        return False
-    now = next((run for run in runs if run.id == opened.id), None)
-    if now is None:
-        return len(runs) < MAX_RUNS  # deleted, or older than all that are listed
-    return run_picture.page_version(now) != run_picture.page_version(opened)
 
 
 def _take_link(runs: list[Run]) -> None:

@@ -74,8 +74,9 @@ def routes() -> list[Route]:
     def session(request: Request) -> Response:
         from starlette.responses import JSONResponse
 
-        name = request.path_params["session"]
-        active = st.runtime.exists() and st.runtime.get_instance().is_active_session(name)
+        from ui import sessions
+
+        active = sessions.is_connected(request.path_params["session"])
         return JSONResponse({"active": active}, headers={"Cache-Control": "no-store"})
 
     return [

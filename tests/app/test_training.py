@@ -251,7 +251,7 @@ def test_a_network_with_too_few_classes_cannot_be_started(store: RunStore) -> No
     [
         ("Epochs", 0, "so 1 would work"),
         ("Learning rate", 100.0, "10 would work"),
-        ("Batch size", 0, "so 1 would work"),
+        ("Batch size", 0, "Batch size is 0; it must be between 1 and 4,096, so 1 would work"),
         ("Seed", -1, "so 0 would work"),
     ],
 )

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import pytest
+import streamlit as st
 
 from nin_core.records import Run
 from ui import pace
@@ -84,8 +85,8 @@ def test_pages_are_counted_while_they_draw(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_closed_page_holds_nobody_back(monkeypatch: pytest.MonkeyPatch) -> None:
     connected = {"session a", "session b"}
     runtime = SimpleNamespace(is_active_session=lambda session: session in connected)
-    monkeypatch.setattr(pace.st.runtime, "exists", lambda: True)
-    monkeypatch.setattr(pace.st.runtime, "get_instance", lambda: runtime)
+    monkeypatch.setattr(st.runtime, "exists", lambda: True)
+    monkeypatch.setattr(st.runtime, "get_instance", lambda: runtime)
     watchers = pace.Watchers()
     for name in ("a", "b"):
         watchers.join(name, f"session {name}")

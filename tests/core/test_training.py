@@ -792,7 +792,7 @@ def test_dead_class_maps_are_counted_and_explained():
         last.bias.copy_(torch.tensor([-1.0, 0.01, 0.01]))
     found = diagnose(model, *probe)
     assert found is not None
-    assert "and the others tell no images apart, so the loss sits at ln(3)" in found.sentence
+    assert "and the others hardly tell images apart, so the loss sits at ln(3)" in found.sentence
     with torch.no_grad():
         last.bias.copy_(torch.tensor([1.0, 1.0, 1.0]))
     found = diagnose(model, *probe)
