@@ -3,12 +3,13 @@
     python -m benchmarks.memory_model [--count 200] [--seed 0] [--largest 1500] [--longest 20]
 
 Each configuration (a preset with widths between half and double, another batch size, recipe and
-head) trains a few steps and is tested on the whole test set of "shapes" in a process of its own, by
-the worker's own code. Each has a store of its own, too: runs of one store would share the cores and
-compute the parts of a batch one after another, which takes less. They come one at a time: two that
-take the cores from each other leave more parts to the same thread. Measured is the most the process
-occupied above what it occupied before its run, with PyTorch imported. Also checks that each is
-refused where it would not fit. 200 take half an hour on two slow cores.
+head) trains two epochs of a few steps and is tested on the whole test set of "shapes" after each,
+in a process of its own, by the worker's own code. Each has a store of its own, too: runs of one
+store would share the cores and compute the parts of a batch one after another, which takes less.
+They come one at a time: two that take the cores from each other leave more parts to the same
+thread. Measured is the most the process occupied above what it occupied before its run, with
+PyTorch imported. Also checks that each is refused where it would not fit. 200 take an hour on two
+slow cores.
 The slow tests do the same with fewer and smaller configurations.
 """
 
@@ -34,7 +35,7 @@ from nin_core.recipes import RECIPES, TrainConfig
 from nin_core.store import RunStore
 
 TARGET = 0.15
-STEPS = 6
+EPOCHS, STEPS = 2, 12  # steps of an epoch
 DATASET = "shapes"
 JOBS = 1  # configurations at once
 
@@ -70,7 +71,7 @@ def random_configuration(draw: random.Random) -> tuple[NiNConfig, TrainConfig]:
     network = network.with_widths(widths)
     batch = draw.choice((16, 32, 64, 128, 256))
     recipe = RECIPES[draw.choice(sorted(RECIPES))]
-    train = recipe.configure(network, batch_size=batch, subset=STEPS * batch, epochs=1)
+    train = recipe.configure(network, batch_size=batch, subset=STEPS * batch, epochs=EPOCHS)
     return network, train
 
 

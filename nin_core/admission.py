@@ -9,12 +9,13 @@ Choices made here:
   steps, by the ledger's walk through one, the tests, and a start that is fitted to the data, which
   is exact (`allocator.freed_at_once`). Where every block is given back as soon as it is freed, a
   step takes what the ledger says, too. It is kept instead, since steps would be a tenth to two
-  fifths slower, and then it takes half as much again. That factor, and what a run occupies besides,
-  were fitted to workers of random configurations of `benchmarks/memory_model.py`, 76 of them with
-  kernels for AVX2; of 150 others with these all were within 15 % (two cores, glibc 2.36). Kernels
-  for AVX-512 keep weights in blocks of their own, which was fitted to 200; of 200 others 195 were.
-  The same network takes up to 8 % more or less from one time to the next, and small ones that are
-  nearly the same took from 62 to 91 MB in the course of an hour.
+  fifths slower, and what lies free between the blocks in use is half as much again, of a small step
+  more. It also grows with the steps, ever more slowly: a run of some hundred steps occupies a tenth
+  more than after its first six. What is predicted is a run of two dozen steps in two epochs, so a
+  very short one takes a little less and a long one a little more. All this was fitted to workers of
+  100 random configurations of `benchmarks/memory_model.py` with kernels for AVX2 (two cores, glibc
+  2.36), where it was from 7 % too low to 9 % too high. Kernels for AVX-512 keep weights in blocks
+  of their own, which was fitted to 200 others.
 * Predicted is a run that has all cores. One that shares them computes the parts of its batch one
   after another and takes less, but it gets the cores once the others have ended.
 * The queue is first come, first served: a large run that waits for memory is not overtaken for ever
@@ -44,15 +45,14 @@ if TYPE_CHECKING:
     from .recipes import TrainConfig
     from .records import Run
 
-# Bytes occupied for each that is alive at a phase's peak: in a step those of the ledger, in a test
-# those of the largest layer's both sides. The difference lies free between blocks in use.
-STEP, TEST = 1.6, 5.6
-# Bytes that every run comes to occupy: its own, and the kernels that PyTorch loads for it; linear
-# algebra is what orthogonal weights are made by.
-WORKSPACE, LINEAR_ALGEBRA = 40_000_000, 3_000_000
+# Bytes occupied for each that is alive at a phase's peak: in a step those of the ledger, the first
+# ones more; in a test those of the largest layer's both sides. The difference lies free between
+# blocks in use.
+STEP, FIRST, FIRST_BYTES, TEST = 1.6, 2.5, 10_000_000, 5.6
+WORKSPACE = 36_000_000  # that every run comes to occupy: its own, and the kernels loaded for it
 # Of one entry of a database: SQLite takes 10**9 bytes, PostgreSQL little more.
 MOST_KEPT = 10**9 - 2**22
-STATE_COPIES = 3.8  # of weights and optimizer state, on their way to the store
+STATE_COPIES = 6.0  # of weights and optimizer state, on their way to the store
 AVX512_COPIES = 4.0  # of the weights, by convolutions that use such vectors
 
 
@@ -64,7 +64,8 @@ def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
         data = (info.train_size + info.test_size) * (info.channels * info.side**2 + 8)
         images = min(images or info.train_size, info.train_size)
     one = summarize(network)
-    step = STEP * step_peak(summarize(network, train.batch_size), _optimizer(train)).bytes
+    alive = step_peak(summarize(network, train.batch_size), _optimizer(train)).bytes
+    step = STEP * alive + (FIRST - STEP) * min(alive, FIRST_BYTES)
     parts = tuning.usual_settings(network, train.batch_size, machine.available_cores()).parts
     test = TEST * parts * estimate.test_batch(network) * one.largest_pair_bytes
     state = state_bytes(network, train)
@@ -76,7 +77,7 @@ def predict_bytes(network: NiNConfig, train: TrainConfig, dataset: str) -> int:
         largest = max(layer.activation_bytes for layer in one.layers)
         images = min(images or estimate.START_IMAGES, estimate.start_images(network))
         start = images * (one.input_bytes + largest) + estimate.START_PART * largest
-        working = max(working, start) + LINEAR_ALGEBRA
+        working = max(working, start)
     return int(max(data + WORKSPACE + working, 2 * data))  # twice while it is read
 
 

@@ -219,13 +219,14 @@ def advance(store: RunStore, *, slots: int | None = None, outlive: bool = False)
     left = [run for run in assigned if run.id not in settled and run.worker_host == this_host()]
     free = slots - len(left)
     started: list[int] = []
-    here = [run for run in left if run.active]
     tried: int | None = None
-    # The counts only save pointless writes; `reserve` decides, in one transaction.
+    # The counts only save pointless writes; of slots `reserve` decides, in one transaction.
     while waiting > 0 and free > 0:
         following = store.next_waiting()
         if following is None or following.id == tried:
             break
+        # What another thread or server has started meanwhile takes memory, too.
+        here = [run for run in store.work()[0] if run.active and run.worker_host == this_host()]
         if admission.waits_for_memory(following, here):
             break
         tried = following.id
@@ -237,7 +238,6 @@ def advance(store: RunStore, *, slots: int | None = None, outlive: bool = False)
         if not supervisor.start(store, run_id, follow, outlive=outlive):
             break  # the next one would fare no better
         started.append(run_id)
-        here.append(following)
     return started
 
 

@@ -21,7 +21,7 @@ from nin_core import (
 )
 from nin_core.measure import PROCESS_BYTES
 from nin_core.recipes import RECIPES
-from nin_core.records import WorkerId
+from nin_core.records import Run, WorkerId
 from nin_core.store import RunStore
 
 NETWORK = PRESETS["nin-28"]
@@ -145,6 +145,25 @@ def test_places_and_expected_starts(store: RunStore) -> None:
     assert third == pytest.approx(2 * first)
     assert admission.places(store.list_runs(), 3)[ids[2]].seconds == 0
     assert admission.places(store.list_runs(), 0)[ids[2]].seconds is None
+
+
+def test_what_another_thread_has_just_started_takes_memory_too(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "start", lambda *_, **__: True)
+    monkeypatch.setattr(jobs, "try_advance", lambda *_, **__: None)
+    memory_is(monkeypatch, 10 * NEEDED, 2 * NEEDED - 1)
+    first, second = (jobs.start_run(store, NETWORK, TRAIN, "shapes") for _ in range(2))
+    following = store.next_waiting
+
+    def overtaken() -> Run | None:
+        if store.get(first).worker is None:
+            assert store.reserve(9, processes.this_host()) == first
+        return following()
+
+    monkeypatch.setattr(store, "next_waiting", overtaken)
+    jobs.advance(store, slots=2)
+    assert store.get(second).worker is None
 
 
 @pytest.mark.parametrize("ran_out", [True, False])
