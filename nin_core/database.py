@@ -286,12 +286,12 @@ def _begin_to_write(connection: Connection) -> None:
     raw = connection.connection.driver_connection
     assert isinstance(raw, sqlite3.Connection)
     deadline = time.monotonic() + BUSY_SECONDS
-    raw.execute("PRAGMA busy_timeout=0")
     try:
+        raw.execute("PRAGMA busy_timeout=0")
         while time.monotonic() < deadline:
             try:
                 raw.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
+            except sqlite3.Error as error:  # of a damaged file no OperationalError
                 if not _is(error, "SQLITE_BUSY"):
                     break
                 time.sleep(random.uniform(*WRITE_PAUSES))

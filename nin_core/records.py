@@ -35,6 +35,7 @@ ENDED = frozenset({"stopped", "finished", "failed"})  # and not merely on the wa
 # The phase of a running run in which weights change; before it a stop has nothing to keep.
 PHASE_TRAINING = "training"
 PHASE_MEASURING = "measuring the test set"
+SETTLED_SECONDS = 10.0  # after which a run's speed so far counts as much as that of its last steps
 
 
 # --- errors -----------------------------------------------------------------------------------
@@ -255,10 +256,20 @@ class Run:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until it ends at the speed so far (evaluations included); None if unknown."""
+        """Seconds until it ends; None if unknown.
+
+        By the speed so far, tests included. In its first seconds most of them went into the start,
+        which does not come again: there the speed of the last steps counts more.
+        """
         if self.state != "running" or not self.step or not self.total_steps:
             return None
-        return max(self.total_steps - self.step, 0) * self.seconds / self.step
+        per_step = self.seconds / self.step
+        if self.train is not None and self.examples_per_second:
+            latest = self.train.batch_size / self.examples_per_second
+            begun = SETTLED_SECONDS / (SETTLED_SECONDS + self.seconds)
+            # A batch has no more images than there are, so the latest may be less than that.
+            per_step += begun * min(latest - per_step, 0.0)
+        return max(self.total_steps - self.step, 0) * per_step
 
     @property
     def silent(self) -> float:

@@ -13,8 +13,9 @@ Choices made here:
   back into the queue. A process that has lost its parent gets another one from the system.
 * Another learning rate, asked for while the run goes, holds from the next step on. That step is
   written down before any point that comes after it, so that a run that has to go back to its last
-  checkpoint does the same again. So with threads: a run gives them up at once when another one
-  joins it on its computer, and takes them back when that has been gone for some seconds.
+  checkpoint does the same again. So with threads: a run gives them up after its step or its test
+  when another one joins it on its computer, and takes them back when that has been gone for some
+  seconds.
 * A database that does not answer costs nothing for a while: the curves wait in memory and
   training goes on. When it stays away the process ends by itself, with a line in its log.
 """
@@ -311,6 +312,8 @@ class Reporter:
                 self._leave(f"Run #{self._run_id} is {self.ending} {how}.", 0)
             if self.ending == INTERRUPTED:
                 self._leave(WHY_ORPHANED, 0)
+            if self.ending == "paused" and self._parent is not None:
+                self._leave(f"Run #{self._run_id} is paused.", 0)  # its step would take a while
         elif moment - self._flushed_at >= FLUSH_SECONDS:
             self._keep_overdue()
             self._flush()
@@ -454,7 +457,7 @@ class Reporter:
         if self.state is None:
             try:  # a few bytes may still be written where a checkpoint may not
                 self._store.transition(self._run_id, INTERRUPTED, attempt=self._attempt, error=why)
-            except StoreError:
+            except Exception:  # whatever it is, this process has to end
                 _say(why)
                 os._exit(GAVE_UP)  # still on its run, so that whoever finds it gone says so
         self._leave(why, GAVE_UP)

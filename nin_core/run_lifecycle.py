@@ -205,7 +205,16 @@ class RunLifecycle:
                     sa.select(tables.runs.c.attempt).where(tables.runs.c.id == run_id)
                 )
             state_of(connection, run_id)  # raises RunNotFound
-        return None
+            # It was claimed before, by this very process, and the answer was lost.
+            own = tables.runs.c.worker_host == worker.host, tables.runs.c.worker_pid == worker.pid
+            return connection.scalar(
+                sa.select(tables.runs.c.attempt).where(
+                    tables.runs.c.id == run_id,
+                    tables.runs.c.state == "running",
+                    tables.runs.c.worker_mark == worker.mark,
+                    *own,
+                )
+            )
 
     def signal(self, run_id: int, attempt: int) -> Signal:
         """What is wanted of a worker's run and who is beside it; `ClaimLost` if not its own."""
@@ -305,6 +314,8 @@ class RunLifecycle:
         values: dict[str, Any] = {"state": to_state, "phase": phase}
         if to_state not in ACTIVE:
             values["ended_at"] = moment
+        if to_state == "finished":
+            values["desired_rate"] = None  # asked for in the last test: no step comes any more
         values |= given(error=_text(error), diagnosis=diagnosis, log=_text(log, MAX_LOG))
         sources = [state for state in STATES if to_state in TRANSITIONS[state]]
         with self._write() as connection:

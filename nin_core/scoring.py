@@ -10,10 +10,13 @@ Choices made here:
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -22,7 +25,7 @@ from . import garbage
 from .checks import ConfigError
 from .machine import PROJECT, available_cores
 from .processes import is_orphaned, this_worker
-from .reporter import patiently
+from .reporter import PATIENCE_DEFAULT, RETRY_SECONDS, patiently
 from .store import RunStore, StoreError
 from .supervisor import LOG_TAIL, NICENESS
 
@@ -39,7 +42,8 @@ def measure_again(store: RunStore, run_id: int, *, wait: bool = False) -> None:
         wait: until that is done.
 
     Raises:
-        ConfigError: if it has no weights, or is of another version.
+        ConfigError: if it has no weights, or is of another version; if it is waited for, also if it
+            could not be measured, and why.
         StateError: while it waits or trains, or is measured already.
         StoreError: if the store cannot be used.
     """
@@ -48,7 +52,9 @@ def measure_again(store: RunStore, run_id: int, *, wait: bool = False) -> None:
         raise ConfigError(run.problem or f"Run #{run_id} has no weights that could be measured.")
     attempt = store.begin_measuring(run_id, this_worker())
     if wait:
-        _measure_elsewhere(store, run_id, attempt)
+        problem = _measure_elsewhere(store, run_id, attempt)
+        if problem:
+            raise ConfigError(f"Run #{run_id} could not be measured: {problem}")
     else:
         measure_beside(store, run_id, attempt)
 
@@ -131,10 +137,14 @@ def keep_diagnosis(
         store.note(run_id, attempt, diagnosis=diagnosis.sentence)
 
 
-def _measure_elsewhere(store: RunStore, run_id: int, attempt: int) -> None:
-    """Measure in a process of its own, wait for it, and let go of the run."""
+def _measure_elsewhere(store: RunStore, run_id: int, attempt: int) -> str | None:
+    """Measure in a process of its own, wait for it, and let go of the run.
+
+    Returns:
+        why it could not be measured; None if it was.
+    """
     command = [sys.executable, "-m", "nin_core.scoring", *map(str, (run_id, attempt, os.getpid()))]
-    log = ""
+    log, problem = "", None
     try:
         process = subprocess.Popen(
             command,
@@ -152,11 +162,30 @@ def _measure_elsewhere(store: RunStore, run_id: int, attempt: int) -> None:
                 with suppress(StoreError):
                     if not store.still_measuring(run_id, attempt):
                         process.kill()  # the run was deleted
+        if process.returncode:
+            lines = [line.strip() for line in log.splitlines() if line.strip()]
+            # Of a traceback's last line, what follows the name of the error.
+            problem = re.sub(r"^[\w.]+: ", "", lines[-1]) if lines else "its process was killed."
     except OSError as error:
-        log = f"The test set could not be measured: {error}"
+        log = problem = f"The test set could not be measured: {error}"
     finally:
-        with suppress(StoreError):
+        _let_go(store, run_id, attempt, log)
+    return problem
+
+
+def _let_go(store: RunStore, run_id: int, attempt: int, log: str) -> None:
+    """Free the run's slot, however long the store fails: nobody else does while this one lives."""
+    commands = threading.current_thread() is threading.main_thread()  # and ends with them
+    patience = PATIENCE_DEFAULT if commands else math.inf
+    began = time.monotonic()
+    while True:
+        try:
             store.release(run_id, attempt, log=log or None)
+            return
+        except StoreError as error:
+            if error.reason == "refused" or time.monotonic() - began > patience:
+                return
+        time.sleep(RETRY_SECONDS)
 
 
 def _measure(store: RunStore, run_id: int, attempt: int, parent: int) -> None:

@@ -153,9 +153,9 @@ class Training:
             before the next step's event.
         on_threads: called with the new `settings` when threads have changed (see
             `change_threads`), before the next step's event.
-        settings: how the steps are computed; PyTorch is to have `settings.torch_threads` after the
-            steps of `state` when it is made. A state goes on to the bit only with the settings that
-            it came about with.
+        settings: how the steps are computed; PyTorch is to have `settings.torch_threads` of the
+            last step of `state` when it is made. A state goes on to the bit only with the settings
+            that it came about with.
 
     Attributes:
         epoch, step, total_steps: as in the events.
@@ -237,7 +237,8 @@ class Training:
         self._resumed = state is not None
         if state is not None:
             self._restore(state)
-        self._threads = self.settings.threads_after(self.step)
+        # Those of the last step until the next: what is to be done between them was begun so.
+        self._threads = self.settings.threads_after(max(self.step - 1, 0))
 
     def events(self, *, initialize: bool = True) -> Iterator[StepEvent | EpochEvent]:
         """Train to the end and yield what `fit` yields.
@@ -520,7 +521,8 @@ class Training:
     def _follow_wanted_threads(self) -> None:
         threads = self.settings.threads_after(self.step)
         changes = self.settings.thread_changes
-        if not changes or changes[-1][0] <= self.step:
+        # Not before the first step: where it begins anew, its weights are to be made as they were.
+        if self.step and (not changes or changes[-1][0] <= self.step):
             wanted, self._wanted_threads = self._wanted_threads, None
             if wanted is not None and wanted != threads:
                 threads = wanted

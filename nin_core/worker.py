@@ -151,8 +151,9 @@ class _Job:
         channels_last = settings.channels_last and can_use_channels_last(self.network)
         self.settings = replace(settings, channels_last=channels_last)  # what is told is what is
         done = self.kept.step if self.kept else 0
-        # Before the first operation: PyTorch's pool keeps the size it starts with.
-        torch.set_num_threads(self.settings.torch_threads(done))
+        # Before the first operation: PyTorch's pool keeps the size it starts with. What is left to
+        # do before the next step, as a test, belongs to the last one.
+        torch.set_num_threads(self.settings.torch_threads(max(done - 1, 0)))
         allocator.give_back()  # what imports have freed is no part of what the run finds
         process_memory.reset_peak()
         reporter.note(
@@ -255,6 +256,8 @@ class _Job:
 
         reporter.note(total_steps=training.total_steps)
         reporter.watch(training, info, self._threads_beside)
+        if self._run.desired_rate is not None:
+            training.change_rate(self._run.desired_rate)  # asked for while it waited or paused
         try:
             for event in training.events():
                 self._note_peak()

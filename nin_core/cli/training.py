@@ -101,7 +101,7 @@ def _train(options: argparse.Namespace) -> int:
 
     from ..jobs import require, try_advance
     from ..processes import this_worker
-    from ..reporter import leave_run
+    from ..reporter import leave_run, patiently
     from ..worker import work_on
 
     require(network, config, dataset)
@@ -109,7 +109,7 @@ def _train(options: argparse.Namespace) -> int:
     with opened_store() as store:
         worker = this_worker()
         run_id = _run_with_a_slot(store, network, config, dataset, options.run_name, worker)
-        attempt = store.claim(run_id, worker)
+        attempt = patiently(lambda: store.claim(run_id, worker))
         if attempt is None:
             raise CommandError(f"Run #{run_id} was stopped before it began.")
         run = store.get(run_id)
@@ -267,11 +267,12 @@ def _ended_runs(store: RunStore, fan: str, seeds: int) -> Iterator[Run]:
     """
     from .. import fans, jobs
     from ..records import ACTIVE
+    from ..reporter import patiently
 
     ended: set[int] = set()
     while len(ended) < seeds:
-        jobs.advance(store, outlive=True)
-        members = fans.runs(store, fan)
+        jobs.try_advance(store, outlive=True)
+        members = patiently(lambda: fans.runs(store, fan))
         if len(members) < seeds:
             raise CommandError("A run of the fan was deleted.")
         for run in members:

@@ -8,8 +8,8 @@ Choices made here:
   as it was or as it should be.
 * The steps name their columns themselves: they must still be right when `tables.py` has moved on.
 
-To add one: `0004_….py` in `versions/`, with `down_revision` the last one's number, and that number
-as `SCHEMA` in `tables.py`.
+To add one: the next number's file in `versions/`, with `down_revision` the last one's number, and
+that number as `SCHEMA` in `tables.py`.
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ from nin_core.jobs import (
     stop_run,
 )
 from nin_core.machine import available_cores
+from nin_core.measure import PROCESS_BYTES
 from nin_core.processes import is_alive, is_orphaned, this_host, this_worker
 from nin_core.recipes import RECIPES
 from nin_core.records import Checkpoint, Run, StateError, WorkerId, now
@@ -769,6 +770,39 @@ def test_a_paused_run_is_measured(store, capsys):
         scoring.measure_again(store, run.id)
 
 
+def test_what_could_not_be_measured_is_said(store, capsys):
+    from nin_core.__main__ import main
+
+    run = Work(store, SHORT).join()
+    store.release(run.id, run.attempt)
+    with store.database.write() as connection:
+        connection.execute(tables.runs.update().values(dataset="imagenet"))
+    assert main(["runs", "measure", str(run.id)]) == 2
+    assert f"Run #{run.id} could not be measured: " in capsys.readouterr().err
+    assert store.get(run.id).worker is None
+
+
+def test_a_run_is_let_go_of_however_long_the_store_fails(store, monkeypatch):
+    """Nobody else frees the slot of a run that this process holds."""
+    run = Work(store, SHORT).join()
+    store.release(run.id, run.attempt)
+    monkeypatch.setattr(scoring, "RETRY_SECONDS", 0.01)
+    attempt, release, asked = store.begin_measuring(run.id, this_worker()), store.release, []
+
+    def failing(*what, **more):
+        asked.append(what)
+        if len(asked) < 20:
+            raise StoreError("The disk is full.", "full")
+        release(*what, **more)
+
+    monkeypatch.setattr(store, "release", failing)
+    thread = threading.Thread(target=lambda: scoring._let_go(store, run.id, attempt, ""))
+    thread.start()
+    thread.join(60)
+    assert len(asked) == 20
+    assert store.get(run.id).worker is None
+
+
 def test_a_run_that_is_left_is_never_running_without_a_worker(store):
     """As by a second Ctrl-C before the first one's end is written."""
     run_id = store.create(NETWORK, SHORT, "shapes")
@@ -907,6 +941,16 @@ def test_the_rate_is_changed_while_a_run_goes_and_the_step_is_written_down(store
     store.transition(waiting, "finished")
     with pytest.raises(StateError, match="is finished: its learning rate is not used again"):
         store.change_rate(waiting, 0.01)
+
+
+def test_a_rate_asked_for_while_a_run_waits_holds_from_its_first_step(store):
+    run_id = store.create_at_work(NETWORK, SHORT, "shapes", None, this_worker(), slots=99)
+    store.change_rate(run_id, 0.003)
+    attempt = store.claim(run_id, this_worker())
+    worker.work_on(store, run_id, attempt)
+    run = store.get(run_id)
+    assert (run.state, run.desired_rate) == ("finished", None)
+    assert run.train.rate_changes == ((0, 0.003),)
 
 
 def start_run_of(store: RunStore, train) -> int:
@@ -1072,7 +1116,8 @@ if memory_group() is not None:  # for root, where the system lets it; elsewhere 
         finally:
             wait_for(lambda: not (group / "cgroup.procs").read_text(), "the group to be empty")
             group.rmdir()
-        assert run.error.startswith("Memory ran out: it was predicted to need about 1.1 GiB;")
+        needed = admission.size(admission.predict_bytes(NETWORK, LONG, "shapes") + PROCESS_BYTES)
+        assert run.error.startswith(f"Memory ran out: it was predicted to need about {needed};")
         assert "would" in run.error
 
 

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -103,6 +104,12 @@ def test_from_claim_to_the_end(store):
     run = store.get(run_id)
     assert (run.phase, run.threads, run.device, run.progress) == ("training", 1, "cpu", 0.25)
     assert run.seconds_left == pytest.approx(7.5)
+    # Its 25 steps of 64 took 2.5 s, the last ones 0.02 s each: the start does not come again.
+    begun = replace(run, examples_per_second=3200.0)
+    assert TRAIN.batch_size == 64
+    assert begun.seconds_left == pytest.approx(75 * (0.1 + 0.8 * (0.02 - 0.1)))
+    settled = replace(begun, step=2500, total_steps=10_000, seconds=250.0)
+    assert settled.seconds_left == pytest.approx(7500 * 0.1, rel=0.05)
     store.transition(
         run_id,
         "finished",
@@ -654,6 +661,36 @@ def test_a_damaged_database_says_so_while_in_use(store):
         file.seek(4096)
         file.write(os.urandom(size - 4096))
     fails(lambda: RunStore(store.url).list_runs(), "damaged")
+
+
+@in_a_file
+def test_a_database_damaged_under_an_open_connection_says_so_when_it_is_written(store):
+    """The driver's own error, which is not the one of a database that is busy."""
+    run_id, attempt = running(store)
+    with sqlite3.connect(store.path) as raw:
+        raw.execute("UPDATE runs SET name = 'other'")  # what the connection remembers is old now
+        raw.commit()
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with store.path.open("r+b") as file:
+        file.write(b"Dear diary, " * 400)
+    fails(lambda: new_run(store), "damaged")
+    fails(lambda: store.heartbeat(run_id, attempt), "damaged")
+
+
+def test_a_claim_whose_answer_was_lost_is_answered_again(store):
+    run_id = new_run(store)
+    attempt = store.claim(run_id, WORKER)
+    assert store.claim(run_id, WORKER) == attempt
+    assert store.claim(run_id, replace(WORKER, mark="the same number later")) is None
+    store.transition(run_id, "finished", attempt=attempt)
+    assert store.claim(run_id, WORKER) is None
+
+
+def test_a_rate_asked_for_in_the_last_test_is_not_used_later(store):
+    run_id, attempt = running(store)
+    store.change_rate(run_id, 0.01)
+    store.transition(run_id, "finished", attempt=attempt)
+    assert store.get(run_id).desired_rate is None
 
 
 def test_a_database_of_another_program_is_left_alone(tmp_path):
