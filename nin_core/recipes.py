@@ -137,6 +137,7 @@ class TrainConfig:
         whole(self.epochs, "epochs", 1, MAX_EPOCHS, field="epochs")
         whole(self.batch_size, "batch_size", 1, MAX_BATCH_SIZE, field="batch_size", default=64)
         check_rate(self.learning_rate)
+        object.__setattr__(self, "learning_rate", float(self.learning_rate))  # 1 is 1.0
         choice(self.optimizer, "optimizer", ("sgd", "adamw"), field="optimizer")
         real(self.momentum, "momentum", 0.0, 0.999, field="momentum", good=0.9)
         flag(self.nesterov, "nesterov", field="nesterov")

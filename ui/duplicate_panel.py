@@ -16,6 +16,7 @@ from ui import resources, run_choice
 if TYPE_CHECKING:
     from nin_core.records import Run
 
+_FIELD = 150  # pixels
 _LABELS = {
     "epochs": "epochs",
     "learning_rate": "learning rate",
@@ -34,16 +35,19 @@ def draw(run: Run) -> None:
         "seed": run.train.seed,
     }
     st.caption("The same network on the same images; change what the twin should have otherwise.")
-    chosen: dict[str, Any] = {}
-    for name, label in _LABELS.items():
-        decimal = {"step": 0.001, "format": "%g"} if name == "learning_rate" else {}
-        chosen[name] = st.number_input(
-            f"Twin's {label}",
-            value=given[name],  # any number is taken, and said to be wrong if it is
-            key=f"tr:duplicate:{run.id}:{name}:{given[name]}",  # what is given may change
-            **decimal,
-        )
-    changes = {name: value for name, value in chosen.items() if value != given[name]}
+    # What is given may change.
+    keys = {name: f"tr:duplicate:{run.id}:{name}:{given[name]}" for name in _LABELS}
+    with st.container(horizontal=True, gap="small"):  # two in a line: the button stays in sight
+        for name, label in _LABELS.items():
+            decimal = {"step": 0.001, "format": "%g"} if name == "learning_rate" else {}
+            st.number_input(
+                f"Twin's {label}",
+                value=given[name],  # any number is taken, and said to be wrong if it is
+                key=keys[name],
+                width=_FIELD,
+                **decimal,
+            )
+    changes = _changes(given, keys)
     problem = None
     try:
         run.train.varied(**changes)
@@ -55,7 +59,7 @@ def draw(run: Run) -> None:
         st.caption(
             "Differs in "
             + ", ".join(
-                f"{_LABELS[name]} {value:g} (not {given[name]:g})"
+                f"{_LABELS[name]} {_shown(value)} (not {_shown(given[name])})"
                 for name, value in changes.items()
             )
             + "."
@@ -67,15 +71,26 @@ def draw(run: Run) -> None:
         "Start the duplicate",
         _start,
         run.id,
-        changes,
+        given,
+        keys,
         icon=":material/play_arrow:",
         type="primary",
         disabled=problem is not None or not changes,
     )
 
 
-def _start(run_id: int, changes: dict[str, Any]) -> None:
-    store = resources.store()
+def _changes(given: dict[str, Any], keys: dict[str, str]) -> dict[str, Any]:
+    """What stands in the fields now and is not what the run has."""
+    chosen = {name: st.session_state[key] for name, key in keys.items()}
+    return {name: value for name, value in chosen.items() if value != given[name]}
+
+
+def _shown(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def _start(run_id: int, given: dict[str, Any], keys: dict[str, str]) -> None:
+    store, changes = resources.store(), _changes(given, keys)
     twin = run_choice.attempt("run", lambda: jobs.duplicate_run(store, run_id, **changes))
     if twin is not None:
         run_choice.open_run(twin)

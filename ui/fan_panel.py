@@ -4,8 +4,8 @@ Choices made here:
 
 * A fan is started under Start, where its configuration is; its figure is a section of the page's
   own, closed until it is wanted, and nothing of it is computed while it is closed.
-* While a run of the fans shown is active, a fragment draws figure and lines once a second in fixed
-  places; when all have ended it does not tick.
+* While a run of the fans shown is active, a fragment draws figure and lines again and again in
+  fixed places (`ui.pace`); when all have ended it does not tick.
 * A short run cannot tell "never" from "not yet": a run is said to be at the loss of guessing so
   far, or at its end, never to be unable to learn.
 * A store that does not answer for a moment leaves the last picture on the page, with a sentence.
@@ -15,7 +15,7 @@ Choices made here:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from statistics import median
@@ -55,6 +55,7 @@ _STARTED = "tr:fan:started"
 _CHANGED = "tr:fan:changed"
 _SEEN = "tr:fan:seen"
 _SEEDS = "tr:fan:seeds"
+_NUMBER = "tr:fan:number"
 _LINK = "fan"
 
 _STYLE = """
@@ -71,8 +72,16 @@ _STYLE = """
 # --- starting ---------------------------------------------------------------------------------
 
 
-def offer(network: NiNConfig, train: TrainConfig, dataset: str) -> None:
-    """Under Start: the same configuration from several seeds."""
+Planned = tuple["NiNConfig", "TrainConfig", str]
+
+
+def offer(plan: Planned, plan_now: Callable[[], Planned]) -> None:
+    """Under Start: the same configuration from several seeds.
+
+    Args:
+        plan: as the page shows it.
+        plan_now: for the button's callback: as it stands in the fields then.
+    """
     # Another key once it was pressed: it is shut then.
     key = f"tr:fan:{run_choice.presses('fan')}:popover"
     with st.popover("Start from several seeds", icon=":material/stacked_line_chart:", key=key):
@@ -85,17 +94,15 @@ def offer(network: NiNConfig, train: TrainConfig, dataset: str) -> None:
             MIN_SEEDS,
             MAX_SEEDS,
             st.session_state.get(_SEEDS, FAN_SEEDS),
-            key="tr:fan:number",
+            key=_NUMBER,
         )
         st.session_state[_SEEDS] = seeds
-        st.caption(f"In all {_expected([(network, train, dataset)] * seeds)}.")
+        st.caption(f"In all {_expected([plan] * seeds)}.")
         run_choice.once_button(
             "fan",
             f"Start {seeds} runs",
-            _start,
-            "start",
-            [(network, train, dataset)],
-            seeds,
+            _start_own,
+            plan_now,
             type="primary",
             icon=":material/play_arrow:",
         )
@@ -105,7 +112,10 @@ def offer(network: NiNConfig, train: TrainConfig, dataset: str) -> None:
         st.rerun()  # the section that shows them is another part of the page
 
 
-Planned = tuple["NiNConfig", "TrainConfig", str]
+def _start_own(plan_now: Callable[[], Planned]) -> None:
+    plan = run_choice.attempt("start", plan_now)
+    if plan is not None:
+        _start("start", [plan], st.session_state[_NUMBER])
 
 
 def _start(place: str, plans: Sequence[Planned], seeds: int) -> None:

@@ -6,6 +6,8 @@ Choices made here:
   network brings its own values and a change is shown as one.
 * The plan is checked and its cost predicted before Start can be pressed; a plan that cannot be run
   disables Start and says why in one sentence.
+* What is typed as Start is pressed counts: Streamlit calls a button with what it was drawn with, so
+  the plan that is started is made of the fields as they are then.
 * The URL follows the draft (`draft_link`), so that a reload, or a teacher's link, fills it in.
 * The panel is a fragment: its widgets do not redraw the open run beside it.
 * No torch here.
@@ -37,6 +39,7 @@ from nin_core.store import default_name
 from nin_core.tables import MAX_NAME
 from ui import (
     address,
+    architecture,
     draft_link,
     fan_panel,
     frame,
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     from nin_core.records import Run
 
 GENERATED = "shapes"  # the data set that is always there
+_DRAWN = "tr:draft:drawn"  # what the fields were drawn with
 _PROBLEMS = "tr:draft:problems"  # what the link says that cannot be, and the draft it left
 
 # The numbers of a recipe that the panel shows, with their names for people.
@@ -82,10 +86,8 @@ def _draw(config: NiNConfig) -> None:
     st.caption(_network_line(config))
     _recipe()
     status = _dataset()
-    train, problem = _numbers(config)
-    plan = None
-    if train is not None:
-        plan = Plan(config, train, status.name, draft.get("name") or None)
+    plan, problem = _numbers(config)
+    if plan is not None:
         problem = _problem(plan)
         _cost(plan)
     if problem:
@@ -94,7 +96,6 @@ def _draw(config: NiNConfig) -> None:
         "start",
         "Start",
         _start,
-        plan,
         type="primary",
         icon=":material/play_arrow:",
         width="stretch",
@@ -102,23 +103,39 @@ def _draw(config: NiNConfig) -> None:
     )
     if plan is not None and problem is None and status.available:
         preflight_panel.draw(plan.network, plan.train, plan.dataset)
-        fan_panel.offer(plan.network, plan.train, plan.dataset)
+        fan_panel.offer((plan.network, plan.train, plan.dataset), _planned_now)
     if started := st.session_state.pop("tr:started", None):
         st.toast(f"Run #{started} has been put in the queue.")  # on a phone it is far below
         st.rerun()  # the open run beside the panel is another one now
     run_choice.show_notice("start")
 
 
-def _start(plan: Plan) -> None:
-    run_id = run_choice.attempt("start", _start_run, plan)
+def _start() -> None:
+    run_id = run_choice.attempt("start", _start_run)
     if run_id is not None:
         run_choice.open_run(run_id)
         st.session_state[run_choice.DRAFT].pop("name", None)
         st.session_state["tr:started"] = run_id
 
 
-def _start_run(plan: Plan) -> int:
-    return jobs.start_run(resources.store(), plan.network, plan.train, plan.dataset, plan.name)
+def _start_run() -> int:
+    network, train, dataset = _planned_now()
+    name = st.session_state[run_choice.DRAFT].get("name") or None
+    return jobs.start_run(resources.store(), network, train, dataset, name)
+
+
+def _planned_now() -> fan_panel.Planned:
+    """What the fields say at this moment, for a button's callback.
+
+    Raises:
+        ConfigError: if it cannot be.
+    """
+    for field, value in st.session_state[_DRAWN].items():
+        # Callbacks come in any order: this one's may be before that of the field.
+        if st.session_state.get(_key(field), value) != value:
+            _changed(field)
+    config = architecture.current()
+    return config, _train(config), st.session_state[run_choice.DRAFT]["dataset"]
 
 
 # --- the draft --------------------------------------------------------------------------------
@@ -138,15 +155,20 @@ def _take_link() -> None:
 
 def _bound(field: str, value: Any) -> dict[str, Any]:
     """Arguments that have a widget show `value` and write what is chosen into the draft."""
-    key = f"tr:{field}"
+    key = _key(field)
     if st.session_state.get(key) != value or key not in st.session_state:
         st.session_state[key] = value
-    return {"key": key, "on_change": _changed, "args": (field, key)}
+    st.session_state.setdefault(_DRAWN, {})[field] = value
+    return {"key": key, "on_change": _changed, "args": (field,)}
 
 
-def _changed(field: str, key: str) -> None:
+def _key(field: str) -> str:
+    return f"tr:{field}"
+
+
+def _changed(field: str) -> None:
     draft = st.session_state[run_choice.DRAFT]
-    draft[field] = st.session_state[key]
+    draft[field] = st.session_state[_key(field)]
     if field == "recipe":  # another recipe comes with its own numbers
         _forget_changes()
 
@@ -208,16 +230,45 @@ def _dataset_title(name: str) -> str:
     return f"{info.title} (to download, {info.download_bytes / 1e6:.0f} MB)"
 
 
-def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
-    """The number fields; the configuration they make, or why they make none.
+def _usual(config: NiNConfig) -> TrainConfig:
+    """What the draft's recipe takes for a network where nothing is changed."""
+    return RECIPES[st.session_state[run_choice.DRAFT]["recipe"]].configure(config, **_facts())
+
+
+def _facts() -> dict[str, Any]:
+    data = DATASETS[st.session_state[run_choice.DRAFT]["dataset"]]
+    return {"train_size": data.train_size, "mirrors": data.mirrors}
+
+
+def _changes(usual: TrainConfig) -> dict[str, Any]:
+    """The draft's numbers that are not the recipe's."""
+    draft = st.session_state[run_choice.DRAFT]
+    return {
+        field: draft[field]
+        for field in _NUMBERS
+        if field in draft and draft[field] != getattr(usual, field)
+    }
+
+
+def _train(config: NiNConfig) -> TrainConfig:
+    """How the draft has a network trained.
+
+    Raises:
+        ConfigError: for a number that cannot be.
+    """
+    draft = st.session_state[run_choice.DRAFT]
+    own = {"subset": draft.get("subset"), "seed": draft["seed"]}
+    changes = _changes(_usual(config))
+    return RECIPES[draft["recipe"]].configure(config, **_facts(), **changes, **own)
+
+
+def _numbers(config: NiNConfig) -> tuple[Plan | None, str | None]:
+    """The number fields and the name; the plan they make, or why they make none.
 
     They take any number: one that a browser refuses would stand there while another one counts.
     """
     draft = st.session_state[run_choice.DRAFT]
-    recipe = RECIPES[draft["recipe"]]
-    data = DATASETS[draft["dataset"]]
-    facts = {"train_size": data.train_size, "mirrors": data.mirrors}
-    usual = recipe.configure(config, **facts)
+    usual = _usual(config)
     values = {field: draft.get(field, getattr(usual, field)) for field in _NUMBERS}
     with st.container(horizontal=True, gap="small"):
         st.number_input("Epochs", step=1, **_bound("epochs", values["epochs"]))
@@ -236,27 +287,25 @@ def _numbers(config: NiNConfig) -> tuple[TrainConfig | None, str | None]:
             placeholder="all",
             **_bound("subset", draft.get("subset")),
         )
-    changes = {field: value for field, value in values.items() if value != getattr(usual, field)}
-    seed, subset = draft["seed"], draft.get("subset")
-    train, problem = None, None
+    plan, problem = None, None
     try:
-        train = recipe.configure(config, **facts, **changes, subset=subset, seed=seed)
+        plan = Plan(config, _train(config), draft["dataset"], draft.get("name") or None)
     except ConfigError as error:
         problem = run_choice.sentence(error)
     with st.container(horizontal=True, gap="small"):
-        st.number_input("Seed", step=1, **_bound("seed", seed))
+        st.number_input("Seed", step=1, **_bound("seed", draft["seed"]))
         st.text_input(
             "Name (optional)",
             max_chars=MAX_NAME,
-            placeholder=default_name(config, train) if train else "",
+            placeholder=default_name(config, plan.train) if plan else "",
             **_bound("name", draft.get("name", "")),
         )
-    if changes:
+    if changes := _changes(usual):
         said = ", ".join(f"{_NUMBERS[field]} {getattr(usual, field):g}" for field in changes)
         with st.container(horizontal=True, vertical_alignment="center"):
             st.caption(f"Changed from the recipe's {said}.", width="stretch")
             st.button("Reset", type="tertiary", on_click=_forget_changes)
-    return train, problem
+    return plan, problem
 
 
 # --- what it will cost, and whether it can be -------------------------------------------------
@@ -276,7 +325,8 @@ def _cost(plan: Plan) -> None:
     active = resources.store().list_runs(states=("queued", "running"))
     active = [run for run in active if run.worker_host in (None, processes.this_host())]
     if len(active) >= jobs.slots_here():
-        st.caption(f"{len(active)} runs are active, so this one waits for its turn.")
+        many = f"{len(active)} runs are" if len(active) > 1 else "1 run is"
+        st.caption(f"{many} active, so this one waits for its turn.")
 
 
 def predicted_seconds(plan: Plan, runs: list[Run]) -> tuple[float, str]:

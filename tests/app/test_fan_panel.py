@@ -7,6 +7,7 @@ store, as a worker would.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -137,6 +138,19 @@ def test_what_the_start_panel_says_is_started_from_each_seed(store) -> None:
     assert [run.train for run in members] == [replace(train, seed=seed) for seed in range(3)]
     assert {run.dataset for run in members} == {"shapes"}
     assert "none of 3 has ended yet, 3 wait" in said(page)
+
+
+def test_what_is_typed_as_a_fan_is_started_counts(store) -> None:
+    page = opened()
+    label = next(b.label for b in page.main.button if re.fullmatch(r"Start \d+ runs", b.label))
+    field(page, "Data set").set_value("shapes")
+    field(page, "Epochs").set_value(2)
+    field(page, "Number of seeds").set_value(3)
+    button(page, label).click().run()
+    assert not page.exception
+    members = store.list_runs()
+    assert [run.train.epochs for run in members if run.train] == [2] * 3
+    assert {run.dataset for run in members} == {"shapes"}
 
 
 def test_a_fan_says_who_stalls_who_diverged_and_who_still_trains(store) -> None:

@@ -187,6 +187,43 @@ def test_neither_the_panel_nor_a_running_run_loads_torch(store: RunStore) -> Non
 # --- the panel --------------------------------------------------------------------------------
 
 
+def test_what_is_typed_as_start_is_pressed_counts(store: RunStore) -> None:
+    page = open_page()
+    for label, value in {"Data set": "shapes", "Epochs": 3, "Seed": 7, "Name": "mine"}.items():
+        field(page, label + " (optional)" * (label == "Name")).set_value(value)
+    button(page, "Start").click().run()
+    (run,) = store.list_runs()
+    assert (run.name, run.dataset) == ("mine", "shapes")
+    assert run.train == RECIPES["fast"].configure(NETWORK, epochs=3, seed=7)
+
+
+def test_another_recipe_chosen_as_start_is_pressed_has_its_own_numbers(store: RunStore) -> None:
+    page = open_page()
+    field(page, "Epochs").set_value(3).run()
+    field(page, "Recipe").set_value("tutorial")
+    field(page, "Batch size").set_value(32)
+    button(page, "Start").click().run()
+    (run,) = store.list_runs()
+    assert run.train == RECIPES["tutorial"].configure(NETWORK, batch_size=32)
+
+
+def test_what_is_typed_as_start_is_pressed_may_be_refused(store: RunStore) -> None:
+    page = open_page()
+    field(page, "Epochs").set_value(0)
+    button(page, "Start").click().run()
+    assert not page.exception
+    assert "Epochs is 0" in " ".join(box.value for box in page.error)
+    assert field(page, "Epochs").value == 0
+    assert not store.list_runs()
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "1 run is active"), (2, "2 runs are active")])
+def test_how_many_runs_are_before_the_next_is_said(store: RunStore, count: int, said: str) -> None:
+    for _ in range(count):
+        run_of(store, steps=2)
+    assert f"{said}, so this one waits for its turn" in texts(open_page())
+
+
 def test_a_recipe_brings_its_numbers_and_its_sentence(store: RunStore) -> None:
     page = open_page()
     assert RECIPES["fast"].description in texts(page)
@@ -1140,6 +1177,28 @@ def test_a_twin_is_started_with_what_was_changed(store: RunStore) -> None:
     assert original.train is not None
     assert (twin.id, twin.train) == (run_id + 1, original.train.varied(seed=7))
     assert page.query_params["run"] in (str(twin.id), [str(twin.id)])
+
+
+def test_what_is_typed_as_a_twin_is_started_counts(store: RunStore) -> None:
+    run_id = ended(store, "finished")
+    page = open_page(run=run_id)
+    field(page, "Twin's seed").set_value(1_234_567).run()
+    assert "Differs in seed 1,234,567 (not 0)" in texts(page)
+    field(page, "Twin's learning rate").set_value(0.01)
+    button(page, "Start the duplicate").click().run()
+    twin, original = store.list_runs(limit=1)[0], store.get(run_id)
+    assert original.train is not None
+    assert twin.train == original.train.varied(seed=1_234_567, learning_rate=0.01)
+
+
+def test_a_rate_given_as_a_whole_number_is_shown(store: RunStore) -> None:
+    train = RECIPES["tutorial"].configure(NETWORK, learning_rate=1)
+    run_id = store.create(NETWORK, train, "shapes")
+    attempt = store.claim(run_id, WORKER)
+    assert attempt is not None
+    page = open_page(run=run_id)
+    assert not page.exception
+    assert field(page, "Learning rate from now on").value == 1.0
 
 
 def test_numbers_that_cannot_be_are_refused_in_a_sentence(store: RunStore) -> None:
