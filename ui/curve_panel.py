@@ -9,6 +9,7 @@ Choices made here:
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import streamlit as st
@@ -29,6 +30,8 @@ VITALS_HEIGHT = 600
 _CURVES, _VITALS = "Loss and accuracy", "Gradients and dead channels"
 _UNIT_LABELS: dict[Unit, str] = {"epochs": "Epochs", "steps": "Steps", "seconds": "Seconds"}
 MOST_SMOOTHING = 0.99
+SHORT = 10  # epochs up to which a run has the whole of its picture from its beginning
+GROWN = 0.8  # of the picture's width, which the curve of a longer one fills before the edge moves
 
 
 class Look(NamedTuple):
@@ -76,7 +79,7 @@ def chart_of(run: Run, history: History, look: Look) -> Prepared | None:
         return None
     assert run.network is not None and run.train is not None
     history = with_final_test(run, history)
-    end = run.train.total_epochs if run.active or run.state == "finished" else None
+    end = _end(run, history)
     if look.vitals:
         channels = channels_of(run.network)
         figure = vitals_figure(
@@ -96,6 +99,22 @@ def chart_of(run: Run, history: History, look: Look) -> Prepared | None:
         view=look.view,
     )
     return prepare(figure, key=f"curves of run {run.id}", height=CHART_HEIGHT)
+
+
+def _end(run: Run, history: History) -> float | None:
+    """Epochs at the right edge; None: where the curves stand, of a run that goes no further.
+
+    A run grows into its picture. Of a long one that has just begun it would be a dot in the corner,
+    so the edge is an epoch at first, and then twice, four times, … as many, until it is the end.
+    """
+    assert run.train is not None
+    total = run.train.total_epochs
+    if not run.active:
+        return total if run.state == "finished" else None
+    if total <= SHORT:
+        return total
+    done = float(history.step[-1]) / steps_per_epoch(run) if len(history.step) else 0.0
+    return min(total, 2 ** math.ceil(math.log2(max(done / GROWN, 1.0))))
 
 
 def _has_curves(run: Run, history: History) -> bool:

@@ -43,6 +43,7 @@ MAX_COMPARED = 20
 NAMED = 8  # runs up to which the legend has their names
 LONGEST_NAME = 32  # of the best run, within the chart
 RATE_ROWS = 3  # of the figures at changes of the rate, so that neighbours do not overlap
+LARGE_LOSS = 6  # times that of guessing, whose line is at the foot of such losses
 MAX_ESTIMATES = 1000  # test points up to which the estimates within epochs are shown, too
 
 DASHES = ("solid", "dash", "dot")  # a round of `theme.RUNS` each
@@ -244,10 +245,10 @@ def training_figure(
     for mark in _best_mark(history, view.unit, steps_per_epoch, theme.TEST_ACCURACY):
         side = "left" if mark["x"][0] > last / 2 else "right"
         data.append(mark | {"mode": "markers+text", "textposition": f"bottom {side}"})
-    layout = _layout(last, view, history.train_loss)
+    layout = _layout(view, history.train_loss)
     layout["hovermode"] = "x unified"
     layout["hoversubplots"] = "axis"
-    line, text = guessing_mark(num_classes, "top", log=view.log_loss)
+    line, text = guessing_mark(num_classes, _free_side(num_classes, history), log=view.log_loss)
     layout["shapes"], layout["annotations"] = [line], [text]
     for number, (step, rate) in enumerate(rate_changes):
         (at,) = places(
@@ -259,7 +260,14 @@ def training_figure(
         line, text = _rate_mark(float(at), rate, row=number % RATE_ROWS)
         layout["shapes"].append(line)
         layout["annotations"].append(text)
-    return {"data": data, "layout": layout}
+    return {"data": data, "layout": spanned(layout, last)}
+
+
+def _free_side(num_classes: int, history: History) -> Literal["top", "bottom"]:
+    """Which edge of its text is at the line of guessing: below it, unless it lies on the axis."""
+    losses = history.train_loss[np.isfinite(history.train_loss)]
+    lowest = len(losses) and losses.max() > LARGE_LOSS * math.log(num_classes)
+    return "bottom" if lowest else "top"
 
 
 def guessing_mark(
@@ -388,7 +396,7 @@ def comparison_figure(runs: Sequence[Compared], view: View | None = None) -> Fig
     runs = runs[:MAX_COMPARED]
     drawn = [_compared(runs, number, view) for number in range(len(runs))]
     end = max((one.end for one in drawn), default=0.0)
-    layout = _layout(end, view, *(run.history.train_loss for run in runs))
+    layout = _layout(view, *(run.history.train_loss for run in runs))
     layout["yaxis"]["title"] = {"text": "test accuracy"}
     layout["yaxis2"]["title"] = {"text": "training loss"}
     layout["hovermode"] = "closest"
@@ -399,7 +407,7 @@ def comparison_figure(runs: Sequence[Compared], view: View | None = None) -> Fig
     layout["yaxis2"]["uirevision"] += f" {layout['uirevision']}"
     curves = [trace for one in drawn for trace in one.curves]
     rings = [ring for one in drawn for ring in one.rings]  # above all curves
-    return {"data": curves + rings, "layout": layout}
+    return {"data": curves + rings, "layout": spanned(layout, end)}
 
 
 class _Drawn(NamedTuple):
@@ -528,6 +536,21 @@ def right_edge(unit: Unit, end: float | None, steps_per_epoch: float, *columns: 
     return end if unit == "epochs" else end * steps_per_epoch
 
 
+def spanned(layout: dict[str, Any], end: float) -> dict[str, Any]:
+    """A layout whose horizontal axis goes from 0 to `end`, and further with the next figure's.
+
+    When a `range` changes Plotly gives up a person's zoom; bounds of its own choice it keeps apart.
+    It makes none of curves that have no points or are hidden: there, an unseen line shows the ends.
+    """
+    edge = (end or 1.0) * 1.01
+    allowed = {"autorange": True, "autorangeoptions": {"minallowed": 0, "maxallowed": edge}}
+    ends = {"type": "line", "x0": 0, "x1": edge, "yref": "paper", "y0": 0, "y1": 0, "opacity": 0}
+    return layout | {
+        "xaxis": layout["xaxis"] | allowed,
+        "shapes": [*layout.get("shapes", ()), ends],
+    }
+
+
 def _tests(
     history: History,
     unit: Unit,
@@ -581,11 +604,11 @@ def log_axis(*columns: Floats) -> dict[str, Any]:
     return {"type": "log", "tickformat": "~g", "dtick": "D1" if ratio < 5 else "D2"}
 
 
-def _layout(end: float, view: View, *losses: Floats) -> dict[str, Any]:
-    """Accuracy above, loss below, up to `end`."""
+def _layout(view: View, *losses: Floats) -> dict[str, Any]:
+    """Accuracy above, loss below; how far they reach is for `spanned`."""
     loss = log_axis(*losses) if view.log_loss else {"type": "linear", "nticks": 5}
     return {
-        "xaxis": view.axis() | {"anchor": "y2", "range": [0, (end or 1) * 1.01]},
+        "xaxis": view.axis() | {"anchor": "y2"},
         "yaxis": {
             "title": {"text": "accuracy"},
             "domain": [0.44, 1],

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 SHARED_SECONDS = 0.2
 LISTED = 500  # the newest runs, whose states are watched
-KEPT = 32  # runs, times the ways in which they are looked at
+KEPT = 64  # runs, times the ways in which they are looked at
 LOST, GONE = "lost", "gone"  # versions: of a store that does not answer, of a run that was deleted
 LOST_PAUSE = 2.0  # seconds until a store is asked again
 ENDED_PAUSE = 3600.0  # of a run that has ended; whether somebody resumes it is asked meanwhile
@@ -143,8 +143,11 @@ class _Told:
             return body, self._run
 
     def version(self) -> str:
-        """Of the page that has this picture; nothing is drawn for it."""
+        """Of the page that has this picture; hardly ever is anything drawn for it."""
         with self._lock:
+            if not self._serial:  # what the picture consists of is not known yet, or was forgotten
+                self._make()
+                self._made_at = time.monotonic()
             if time.monotonic() - self._made_at <= SHARED_SECONDS:
                 return str(self._facts["version"])
             seen = self._look_at_run()

@@ -21,7 +21,7 @@ from nin_core.datasets import DATASETS
 from nin_core.records import RESUMABLE
 from ui import numbers, theme
 from ui.curves import History
-from ui.run_points import channels_of, histories
+from ui.run_points import channels_of, histories, images_after
 
 if TYPE_CHECKING:
     from nin_core.records import Run
@@ -302,10 +302,9 @@ def _latest(run: Run, history: History) -> tuple[float | None, float | None, str
     if not len(history.step):
         return None, None, ""
     loss, accuracy = float(history.train_loss[-1]), float(history.train_accuracy[-1])
-    images = ""
-    if run.train is not None:
-        before = history.step[-2] if len(history.step) > 1 else 0
-        images = f"last {(history.step[-1] - before) * run.train.batch_size:,.0f} images"
+    before = history.step[-2] if len(history.step) > 1 else 0
+    count = images_after(run, history.step[-1]) - images_after(run, before)
+    images = f"last {count:,.0f} images" if math.isfinite(count) else ""
     return (
         loss if math.isfinite(loss) else None,
         accuracy if math.isfinite(accuracy) else None,

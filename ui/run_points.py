@@ -5,6 +5,7 @@ Points are read once per server, only those that are new, and shared by all its 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from datetime import datetime
@@ -50,6 +51,16 @@ def steps_per_epoch(run: Run) -> float:
     return estimate.steps_per_epoch(run.train, data.train_size if data else 60_000)
 
 
+def images_after(run: Run, steps: float) -> float:
+    """Training images in a run's first so many steps; the last step of an epoch may have fewer."""
+    data = DATASETS.get(run.dataset)
+    if run.train is None or data is None:
+        return math.nan
+    images = min(run.train.subset or data.train_size, data.train_size)
+    epochs, rest = divmod(steps, steps_per_epoch(run))
+    return epochs * images + min(rest * run.train.batch_size, images)
+
+
 def with_final_test(run: Run, history: History) -> History:
     """A run's points with the test that was made after its end, which has no row of its own."""
     images, accuracy = run.evaluated_images, run.evaluated_accuracy
@@ -66,7 +77,7 @@ def local_time(moment: datetime) -> datetime:
     """A moment in the time zone of the browser."""
     try:
         return moment.astimezone(ZoneInfo(st.context.timezone or "UTC"))
-    except (ValueError, OSError):  # ZoneInfoNotFoundError is a KeyError on some systems
+    except (KeyError, ValueError, OSError):  # a zone that is not known here is a KeyError
         return moment
 
 

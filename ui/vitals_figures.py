@@ -5,6 +5,8 @@ Choices made here:
 * Three panels over one axis. The norms are on a logarithmic axis, where a fall by half looks the
   same wherever it happens; dead channels are a map, a row a layer in the network's order, a column
   the time up to a count, so that one sees where dying begins and how far it spreads.
+* A norm of 0 has no place on that axis: it is a mark at the foot of the panel, and the curve, also
+  a smoothed one, has a gap there. It is what a network has whose class maps are all dead.
 * The map's colour is the share of a layer's channels, from nothing to red: layers differ in width.
 * A long run's columns are put together to 2, 4, 8 …, each with its highest share: a moment at which
   all was dead must not vanish.
@@ -12,15 +14,29 @@ Choices made here:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ui import theme
-from ui.curves import MAX_POINTS, Figure, Floats, History, View, curve, log_axis, places, right_edge
+from ui.curves import (
+    MAX_POINTS,
+    Figure,
+    Floats,
+    History,
+    View,
+    curve,
+    log_axis,
+    places,
+    right_edge,
+    spanned,
+)
 
 MAX_COLUMNS = 250  # of the map
+MAX_ZEROS = 200  # marks of a norm that is 0
+_ZERO = {"Gradient norm": "0: no layer gets a gradient", "Update norm": "0: no weight changes"}
 
 _RED = theme.TRAIN_LOSS
 
@@ -51,6 +67,7 @@ def vitals_figure(
     last = right_edge(view.unit, end, steps_per_epoch, x, at)
     data: list[dict[str, Any]] = []
     behind: list[dict[str, Any]] = []
+    floor = _floor(history.gradient_norm, history.update_norm)
     for name, column, color, hover, panel in (
         ("Gradient norm", history.gradient_norm, theme.CONV, "%{y:.3g}", "y"),
         ("Update norm", history.update_norm, theme.POINTWISE, "%{y:.3g}", "y"),
@@ -64,6 +81,9 @@ def vitals_figure(
         }
         # The rate is what was set, not what was measured: there is no noise to take out.
         how = view if panel == "y" else view._replace(smoothing=0.0)
+        if panel == "y":
+            behind += _zeros(x, column, settings, floor)
+            column = np.where(column > 0, column, np.nan)
         line, *faint = curve(x, column, how, MAX_POINTS, settings)
         data.append(line)
         behind += faint
@@ -103,17 +123,44 @@ def vitals_figure(
                 },
             }
         )
-    return {"data": data, "layout": _layout(last, view, history.dead_layers, norms)}
+    return {"data": data, "layout": spanned(_layout(view, history.dead_layers, norms), last)}
+
+
+def _floor(*norms: Floats) -> float:
+    """Where a norm of 0 is marked: below all that have a place on a logarithmic axis."""
+    positive = np.concatenate([column[column > 0] for column in norms])
+    return float(positive.min() / 2) if len(positive) else 1.0
+
+
+def _zeros(
+    x: Floats, column: Floats, settings: dict[str, Any], floor: float
+) -> list[dict[str, Any]]:
+    """Marks where a norm was 0; nothing where it never was."""
+    at = x[column == 0]
+    if not len(at):
+        return []
+    at = at[:: math.ceil(len(at) / MAX_ZEROS)]
+    return [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": settings["name"],
+            "x": at.astype(np.float32),
+            "y": np.full(len(at), floor, dtype=np.float32),
+            "yaxis": settings["yaxis"],
+            "marker": {"symbol": "x", "size": 6, "color": settings["line"]["color"]},
+            "hovertemplate": _ZERO[settings["name"]],
+            "showlegend": False,
+        }
+    ]
 
 
 _MAP, _RATE, _NORMS = (0, 0.42), (0.5, 0.63), (0.69, 1)  # where the panels are, from the bottom
 
 
-def _layout(
-    end: float, view: View, layers: tuple[str, ...], norms: dict[str, Any]
-) -> dict[str, Any]:
+def _layout(view: View, layers: tuple[str, ...], norms: dict[str, Any]) -> dict[str, Any]:
     return {
-        "xaxis": view.axis() | {"anchor": "y3", "range": [0, (end or 1) * 1.01]},
+        "xaxis": view.axis() | {"anchor": "y3"},
         "yaxis": {
             "title": {"text": "norm"},
             "domain": list(_NORMS),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,7 +16,7 @@ from nin_core import PRESETS, processes
 from nin_core.recipes import RECIPES
 from nin_core.records import MetricRow, WorkerId
 from nin_core.store import RunStore, StoreError
-from ui import pace, resources, run_feed, run_picture, server
+from ui import pace, resources, run_feed, run_picture, run_points, server
 from ui.curve_panel import Look
 from ui.curves import View
 
@@ -84,6 +86,61 @@ def test_the_feed_says_what_the_page_says(store: RunStore) -> None:
     newer = ask(run_id, since=told["serial"])
     assert newer["version"] == told["version"]  # one more point is nothing to draw a page for
     assert newer["chart"]["figure"]["data"][0]["x"][-1] == pytest.approx(41 / 94)
+
+
+def test_a_page_whose_picture_was_forgotten_is_not_out_of_date(store: RunStore) -> None:
+    run_id, _ = running(store, 2500)  # so many that its points come in parcels
+    told = ask(run_id)
+    assert told["chart"]["blocks"]
+    run_feed._told.cache_clear()  # as if many others had looked at other runs meanwhile
+    assert ask(run_id, only="version")["version"] == told["version"]
+
+
+@pytest.mark.parametrize(
+    ("end", "since", "images"),
+    [
+        (94, 90, 4 * 64 - 16),  # the last batch of 6,000 has 48
+        (40, 30, 640),
+        (188, 94, 6000),
+        (95, 94, 64),
+    ],
+)
+def test_the_figures_say_over_how_many_images_they_are_means(
+    store: RunStore, end: int, since: int, images: int
+) -> None:
+    run_id = store.create(NETWORK, RECIPES["fast"].configure(NETWORK, epochs=2), "shapes")
+    attempt = store.claim(run_id, processes.this_worker())
+    assert attempt is not None
+    store.note(run_id, attempt, total_steps=188)
+    report(store, run_id, attempt, since, end)
+    assert f"last {images:,} images" in ask(run_id)["html"][1]
+
+
+@pytest.mark.parametrize("zone", ["Etc/Unknown", "..", "", None])
+def test_a_browser_of_an_unknown_time_zone_gets_a_time(
+    monkeypatch: pytest.MonkeyPatch, zone: str | None
+) -> None:
+    monkeypatch.setattr(run_points.st, "context", SimpleNamespace(timezone=zone))
+    moment = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    assert run_points.local_time(moment) == moment
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "edge"),
+    [(10, 40, 10), (300, 0, 1), (300, 40, 1), (300, 90, 2), (300, 940, 16), (300, 28_000, 300)],
+)
+def test_the_picture_of_a_long_run_grows_with_it(
+    store: RunStore, epochs: int, steps: int, edge: int
+) -> None:
+    train = RECIPES["fast"].configure(NETWORK, epochs=epochs)
+    run_id = store.create(NETWORK, train, "shapes")
+    attempt = store.claim(run_id, processes.this_worker())
+    assert attempt is not None
+    store.note(run_id, attempt, total_steps=94 * epochs)
+    if steps:
+        report(store, run_id, attempt, steps)
+    axis = ask(run_id)["chart"]["figure"]["layout"]["xaxis"]
+    assert axis["autorangeoptions"]["maxallowed"] == pytest.approx(1.01 * edge)
 
 
 def test_what_a_page_has_is_not_sent_again(store: RunStore) -> None:

@@ -69,6 +69,15 @@ def figure_of(history: History, end: float | None = 2) -> dict:
     return training_figure(history, steps_per_epoch=4, end=end, num_classes=10)
 
 
+def ends_of(layout: dict) -> tuple[float, float]:
+    """Where the horizontal axis begins and ends; Plotly must find something there to agree."""
+    axis, line = layout["xaxis"], layout["shapes"][-1]
+    assert axis["autorange"] is True and "range" not in axis
+    ends = axis["autorangeoptions"]["minallowed"], axis["autorangeoptions"]["maxallowed"]
+    assert (line["x0"], line["x1"], line["opacity"]) == (*ends, 0)
+    return ends
+
+
 def traces(figure: dict) -> dict[str, dict]:
     return {trace["name"]: trace for trace in figure["data"]}
 
@@ -139,21 +148,30 @@ def test_accuracy_and_loss_have_axes_of_their_own(history):
     assert layout["yaxis"]["domain"][0] > layout["yaxis2"]["domain"][1]
     assert layout["yaxis"]["range"][0] == 0
     assert layout["yaxis"]["range"][1] >= 1
-    low, high = layout["xaxis"]["range"]
+    low, high = ends_of(layout)
     assert (low, 2 < high < 2.1) == (0, True)
     assert layout["shapes"][0]["y0"] == pytest.approx(math.log(10))
     assert layout["annotations"][0]["text"] == "guessing: ln 10 = 2.303"
 
 
+def test_the_words_at_the_loss_of_guessing_do_not_lie_on_the_axis(history):
+    def anchor(highest: float) -> str:
+        high = History().extended([step(1, train_loss=highest), step(2, train_loss=None)])
+        return figure_of(high)["layout"]["annotations"][0]["yanchor"]
+
+    assert (anchor(3.0), anchor(100.0)) == ("top", "bottom")
+    assert figure_of(History())["layout"]["annotations"][0]["yanchor"] == "top"
+
+
 def test_a_run_that_ended_early_fills_its_picture():
     layout = figure_of(History().extended(ROWS[:2]), end=None)["layout"]
-    assert 1 < layout["xaxis"]["range"][1] < 1.1
+    assert 1 < ends_of(layout)[1] < 1.1
 
 
 def test_a_run_without_points_has_axes():
     figure = plain_figure(figure_of(History()))
     assert all(trace["x"] == [] for trace in figure["data"])
-    assert figure["layout"]["xaxis"]["range"][1] > 0
+    assert ends_of(figure["layout"])[1] > 0
 
 
 def test_figures_can_be_sent(history):
@@ -252,7 +270,7 @@ def test_a_comparison_has_a_colour_a_run_and_two_curves_each(history):
     colors = [trace["line"]["color"] for trace in data]
     assert colors == [theme.RUNS[0], theme.RUNS[0], theme.RUNS[1], theme.RUNS[1]]
     assert [trace["x"][-1] for trace in data] == [2, 2, 1, 1]
-    assert figure["layout"]["xaxis"]["range"][1] >= 2
+    assert ends_of(figure["layout"])[1] >= 2
 
 
 def test_another_set_of_runs_starts_with_a_view_of_its_own(history):
@@ -360,7 +378,7 @@ def test_the_horizontal_axis_counts_in_epochs_steps_or_seconds():
         )
         for trace in figure["data"]:
             assert trace["x"] == pytest.approx(x)
-        assert figure["layout"]["xaxis"]["range"][1] == pytest.approx(1.01 * ends[unit])
+        assert ends_of(figure["layout"])[1] == pytest.approx(1.01 * ends[unit])
         assert figure["layout"]["shapes"][1]["x0"] == pytest.approx(x[1])
         compared = comparison_figure([Compared("#1", history, 4)], View(unit))
         assert compared["data"][0]["x"] == pytest.approx(x)
@@ -462,7 +480,9 @@ def test_a_changed_rate_is_marked_where_it_was_changed() -> None:
     figure = training_figure(
         History(), steps_per_epoch=10, end=2, num_classes=10, rate_changes=[(5, 0.01), (12, 0.002)]
     )
-    lines = [shape for shape in figure["layout"]["shapes"] if shape["yref"] == "paper"]
+    *marks, ends = figure["layout"]["shapes"]
+    assert ends["opacity"] == 0
+    lines = [shape for shape in marks if shape["yref"] == "paper"]
     assert [(line["x0"], line["x1"]) for line in lines] == [(0.5, 0.5), (1.2, 1.2)]
     texts = {text["x"]: text["text"] for text in figure["layout"]["annotations"]}
     assert (texts[0.5], texts[1.2]) == ("rate 0.01", "rate 0.002")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,6 +66,27 @@ def test_norms_have_a_logarithmic_axis_and_the_first_layer_is_on_top():
     assert layout["yaxis3"]["autorange"] == "reversed"
     assert layout["yaxis3"]["categoryarray"] == list(CHANNELS)
     plain_figure(figure_of(ROWS))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.9])
+def test_a_norm_of_zero_is_marked_and_never_smoothed_over(smoothing: float) -> None:
+    """What a network whose class maps are all dead records from then on."""
+    dead = [replace(row(step, 8, 4), gradient_norm=0.0) for step in (6, 8)]
+    data = figure_of([*ROWS[:2], *dead], smoothing=smoothing)["data"]
+    named = [trace for trace in data if trace["name"] == "Gradient norm"]
+    curve = next(trace for trace in named if trace["mode"] == "lines")
+    marks = next(trace for trace in named if trace["mode"] == "markers")
+    assert np.isfinite(curve["y"]).tolist() == [True, True, False, False]
+    assert marks["x"].tolist() == [1.5, 2]
+    assert (marks["y"] < 0.1).all() and (marks["y"] > 0).all()  # below all that is on the axis
+    assert marks["hovertemplate"].startswith("0:")
+
+
+def test_a_run_that_is_dead_from_the_start_has_marks() -> None:
+    rows = [replace(row(step, 8, 4), gradient_norm=0.0, update_norm=0.0) for step in (2, 4)]
+    marks = [trace for trace in figure_of(rows)["data"] if trace.get("mode") == "markers"]
+    assert [trace["y"].tolist() for trace in marks] == [[1, 1], [1, 1]]
+    plain_figure(figure_of(rows))
 
 
 def test_unit_and_smoothing_hold_for_this_picture_too():

@@ -63,7 +63,8 @@ def start_long_run(page: Page, server: Dashboard, epochs: int = 500) -> int:
     """Start a run on the shapes that does not end by itself, and wait until it learns."""
     visit(page, server, "/training")
     choose(page, "Data set", "Shapes (generated)")
-    set_number(page, "Epochs", epochs)
+    # No Enter: what is typed as Start is pressed counts.
+    page.get_by_role("spinbutton", name="Epochs", exact=True).fill(str(epochs))
     run = "new URLSearchParams(location.search).get('run')"  # other parameters change, too
     before = page.evaluate(f"() => {run}")
     start(page)
@@ -73,6 +74,7 @@ def start_long_run(page: Page, server: Dashboard, epochs: int = 500) -> int:
     # In its own chart: another run's may be on the page until this one's is there.
     own = POINTS_OF.format(f".st-key-curves-of-run-{run_id} .nin-plot")
     page.wait_for_function(f"() => ({own})() >= 3", timeout=PATIENCE)
+    expect(page.locator(".st-key-tr-live .nin-progress")).to_contain_text(f" of {epochs} ")
     return run_id
 
 
@@ -143,6 +145,7 @@ def test_one_epoch_on_real_data_with_a_reload_in_the_middle(
 
 def test_the_live_chart_is_never_blank_and_keeps_its_zoom(server: Dashboard, page: Page) -> None:
     start_long_run(page, server)
+    expect(page.get_by_role("figure", name="Chart of accuracy, loss by epoch")).to_be_visible()
     page.evaluate(WATCH_CHART)
     zoom_chart(page)
     layout = f"document.querySelector('{CURVES}')._fullLayout"
@@ -160,6 +163,15 @@ def test_the_live_chart_is_never_blank_and_keeps_its_zoom(server: Dashboard, pag
     page.locator(".st-key-tr-live").get_by_text("Steps", exact=True).click()
     page.wait_for_function(f"() => {layout}.xaxis.title.text === 'step'", timeout=PATIENCE)
     assert page.evaluate(axes)[0][0] == 0
+    # Nobody knows how many seconds it will take: that axis grows with each update.
+    page.locator(".st-key-tr-live").get_by_text("Seconds", exact=True).click()
+    named = f"() => {layout}.xaxis.title.text === 'seconds of training'"
+    page.wait_for_function(named, timeout=PATIENCE)
+    zoom_chart(page)
+    page.wait_for_function(f"() => ({axes})()[0][0] > 0")
+    zoomed, before = page.evaluate(axes), page.evaluate("() => window.watched.updates")
+    page.wait_for_function(f"() => window.watched.updates >= {before} + 3", timeout=PATIENCE)
+    assert page.evaluate(axes) == zoomed
     stop(page)
 
 

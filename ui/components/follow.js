@@ -40,7 +40,8 @@ async function run(follower, key) {
     let left = document.hidden ? 3600 : await once(follower);
     for (; left > 0 && !follower.ended; left -= NOTICE) {
       if (await woken(follower, Math.min(left, NOTICE))) break;
-      if (left > NOTICE && !document.hidden) await glance(follower);
+      // What comes while it is asked wakes nobody.
+      if (left > NOTICE && !document.hidden && (await glance(follower))) break;
     }
   }
   document.removeEventListener("visibilitychange", seen);
@@ -55,12 +56,16 @@ function woken(follower, seconds) {
   });
 }
 
-/** Ask only whether the page is out of date: a picture costs many times as much. */
+/**
+ * Ask only whether the page is out of date: a picture costs many times as much.
+ * Returns whether it has been drawn anew meanwhile.
+ */
 async function glance(follower) {
   const { data } = follower;
   const version = await versionAt(`${data.url}&only=version`);
-  if (version === null || follower.ended || follower.data !== data) return;
-  if (version !== data.version) tell(follower, version);
+  if (follower.ended || follower.data !== data) return true;
+  if (version !== null && version !== data.version) tell(follower, version);
+  return false;
 }
 
 /** Ask and show what comes; returns the seconds until the next time. */

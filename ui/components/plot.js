@@ -112,9 +112,17 @@ async function update(chart) {
     node.on("plotly_click", ({ points }) => chart.send?.(plainPoint(points[0])));
     node.setAttribute("role", "figure");
   }
-  const title = data.figure.layout.title;
-  node.setAttribute("aria-label", (title?.text ?? title) || "Chart");
+  node.setAttribute("aria-label", described(data.figure.layout));
   chart.drawn = { data, width, look };
+}
+
+/** What a chart is of, in words: its title, or else its axes'. */
+function described(layout) {
+  const text = (of) => of?.title?.text ?? of?.title;
+  const up = Object.keys(layout).filter((name) => name.startsWith("yaxis"));
+  const axes = up.map((name) => text(layout[name])).filter(Boolean).join(", ");
+  const across = text(layout.xaxis);
+  return text(layout) || (axes ? `Chart of ${axes}${across ? ` by ${across}` : ""}` : "Chart");
 }
 
 /** The blocks of the newest data, waiting for parcels that are still on their way. */
