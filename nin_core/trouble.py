@@ -42,14 +42,14 @@ def plateau(
     steps: Sequence[float],
     losses: Sequence[float],
     num_classes: int,
-    accuracies: Sequence[float] | None = None,
+    accuracies: Sequence[float],
 ) -> int | None:
     """For how many steps up to now the loss has been that of guessing; None if it is not.
 
     Args:
         steps, losses: the points of the training curve, in order; a loss that was not finite is
             NaN. Losses in nats.
-        accuracies: the share of right answers at each of them, if it is known.
+        accuracies: the share of right answers at each of them; NaN where it is not known.
     """
     found = _long_stretches(steps, losses, num_classes, accuracies)
     if not found or found[-1].end < len(losses):
@@ -61,7 +61,7 @@ def woke(
     steps: Sequence[float],
     losses: Sequence[float],
     num_classes: int,
-    accuracies: Sequence[float] | None = None,
+    accuracies: Sequence[float],
 ) -> tuple[int, int] | None:
     """From which step to which the loss was that of guessing, in a run that has learned since.
 
@@ -93,7 +93,7 @@ def _long_stretches(
     steps: Sequence[float],
     losses: Sequence[float],
     num_classes: int,
-    accuracies: Sequence[float] | None,
+    accuracies: Sequence[float],
 ) -> list[_Stretch]:
     """Where the loss stays at that of guessing, and does not move, for long enough to be said."""
     guessing = math.log(num_classes)
@@ -108,7 +108,7 @@ def _long_stretches(
             continue
         middle = (begin + end) // 2
         moved = np.median(values[middle:end]) - np.median(values[begin:middle])
-        knows = accuracies is not None and np.mean(accuracies[begin:end]) > KNOWING / num_classes
+        knows = np.mean(accuracies[begin:end]) > KNOWING / num_classes
         if abs(moved) <= STILL * guessing and not knows:
             stretches.append(_Stretch(since, until, end))
     return stretches

@@ -6,7 +6,7 @@ Choices made here:
   which also sorts, searches and scrolls.
 * Streamlit knows the rows of a table by their position. The table's key names the runs in it, so a
   new run starts a new table (with the same runs ticked) instead of moving the ticks to others.
-* While any run is active the list is drawn anew every few seconds (`ui.pace`) for whoever sees it,
+* While any run is active the list is drawn anew again and again (`ui.pace`) for whoever sees it,
   in a fragment of its own beside the open run's.
 """
 
@@ -134,7 +134,7 @@ def _table(runs: list[Run], opened: int | None) -> None:
             "Epochs": st.column_config.TextColumn(width="small"),
             "Seconds": st.column_config.NumberColumn(format="%.1f", width="small"),
             "Created": st.column_config.DatetimeColumn(
-                format="D MMM, HH:mm", timezone=st.context.timezone or "UTC", width="small"
+                format="D MMM, HH:mm", timezone=st.context.timezone or "UTC", width=110
             ),
         },
         alt="All runs, the newest first",

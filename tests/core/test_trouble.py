@@ -17,11 +17,16 @@ def steps(count: int, each: int = 20) -> list[float]:
     return [float(each * (number + 1)) for number in range(count)]
 
 
+def chance(losses: list[float]) -> list[float]:
+    """As many right answers as by chance, at each point; what is unknown to begin with is NaN."""
+    return [math.nan if math.isnan(loss) else 0.1 for loss in losses]
+
+
 @pytest.mark.parametrize("before", [[], [2.9, 2.5, 2.4], [1.9], [math.nan]])
 def test_a_loss_of_guessing_is_a_plateau_of_its_length(before: list[float]) -> None:
     stuck = [LN10 * (1 + 0.01 * (-1) ** number) for number in range(12)]
     losses = [*before, *stuck]
-    assert plateau(steps(len(losses)), losses, 10) == 12 * 20
+    assert plateau(steps(len(losses)), losses, 10, chance(losses)) == 12 * 20
 
 
 @pytest.mark.parametrize(
@@ -37,7 +42,7 @@ def test_a_loss_of_guessing_is_a_plateau_of_its_length(before: list[float]) -> N
     ],
 )
 def test_anything_else_is_none(losses: list[float]) -> None:
-    assert plateau(steps(len(losses)), losses, 10) is None
+    assert plateau(steps(len(losses)), losses, 10, chance(losses)) is None
 
 
 @pytest.mark.parametrize(("accuracy", "expected"), [(0.11, 12 * 20), (0.2, None)])
@@ -51,17 +56,17 @@ def test_a_run_with_more_right_answers_than_by_chance_does_not_guess(
 
 def test_a_few_steps_are_no_plateau() -> None:
     each = MIN_STEPS // 20
-    assert plateau(steps(12, each), [LN10] * 12, 10) is None
-    assert plateau(steps(20, each), [LN10] * 20, 10) == MIN_STEPS
+    assert plateau(steps(12, each), [LN10] * 12, 10, [0.1] * 12) is None
+    assert plateau(steps(20, each), [LN10] * 20, 10, [0.1] * 20) == MIN_STEPS
 
 
 @pytest.mark.parametrize("before", [[], [2.9, 2.5]])
 def test_a_run_that_has_left_guessing_woke_at_the_end_of_the_stretch(before: list[float]) -> None:
     losses = [*before, *[LN10] * 12, 2.2, LN10, 2.2, 2.0, 1.8]
     since = 20 * len(before)
-    assert woke(steps(len(losses)), losses, 10) == (since, since + 12 * 20)
-    # It is not taken back for a noisy point.
-    assert woke(steps(len(losses) + 1), [*losses, LN10], 10) == (since, since + 12 * 20)
+    assert woke(steps(len(losses)), losses, 10, chance(losses)) == (since, since + 12 * 20)
+    losses.append(LN10)  # it is not taken back for a noisy point
+    assert woke(steps(len(losses)), losses, 10, chance(losses)) == (since, since + 12 * 20)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +83,7 @@ def test_a_run_that_has_left_guessing_woke_at_the_end_of_the_stretch(before: lis
     ],
 )
 def test_any_other_run_did_not_wake(losses: list[float]) -> None:
-    assert woke(steps(len(losses)), losses, 10) is None
+    assert woke(steps(len(losses)), losses, 10, chance(losses)) is None
 
 
 def test_the_twin_of_a_tutorial_run_takes_the_fast_recipe() -> None:
