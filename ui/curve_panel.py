@@ -18,7 +18,7 @@ from ui.components.plot import Prepared, mount, prepare
 from ui.curves import Unit, View, training_figure
 from ui.run_points import channels_of, steps_per_epoch, with_final_test
 from ui.views import switch
-from ui.vitals_figures import recorded, vitals_figure
+from ui.vitals_figures import has_zeros, recorded, vitals_figure
 
 if TYPE_CHECKING:
     from nin_core.records import Run
@@ -65,6 +65,8 @@ def draw(run: Run, history: History) -> tuple[Look, Prepared | None]:
             "Healthy: the gradient's norm stays level or falls slowly, the update's follows the "
             "learning rate, and the map stays nearly clear. A row that turns red is a layer whose "
             "channels are zero for every test image: they get no gradient and learn nothing more."
+            + " A cross at the foot of the norms is one of exactly 0."
+            * has_zeros(history)
         )
     look = Look(vitals, view)
     chart = chart_of(run, history, look)

@@ -35,7 +35,7 @@ from ui.curves import (
 )
 
 MAX_COLUMNS = 250  # of the map
-MAX_ZEROS = 200  # marks of a norm that is 0
+MAX_ZEROS = 50  # marks of a norm that is 0
 _ZERO = {"Gradient norm": "0: no layer gets a gradient", "Update norm": "0: no weight changes"}
 
 _RED = theme.TRAIN_LOSS
@@ -124,6 +124,11 @@ def vitals_figure(
             }
         )
     return {"data": data, "layout": spanned(_layout(view, history.dead_layers, norms), last)}
+
+
+def has_zeros(history: History) -> bool:
+    """Whether a norm was exactly 0, so that there are marks to explain."""
+    return bool((history.gradient_norm == 0).any() or (history.update_norm == 0).any())
 
 
 def _floor(*norms: Floats) -> float:

@@ -552,6 +552,24 @@ def test_a_twin_with_other_batches_changes_its_rate_after_as_many_images() -> No
         config.varied(batch_size=0)
 
 
+def test_a_start_is_made_with_the_threads_of_the_first_step() -> None:
+    """A run that begins anew makes its weights with these; another share of the cores waits."""
+    network = toy_network()
+    config = RECIPES["fast"].configure(network, epochs=1, batch_size=50)
+    usual, recorded = torch.get_num_threads(), []
+    facts = {"network": network, "device": "cpu", "on_threads": recorded.append}
+    try:
+        torch.set_num_threads(2)
+        training = Training(
+            build_nin(network), toy_dataset(), config, settings=Settings(threads=2), **facts
+        )
+        training.change_threads(1)
+        assert list(training.events())
+    finally:
+        torch.set_num_threads(usual)
+    assert [settings.thread_changes for settings in recorded] == [((1, 1),)]
+
+
 def test_threads_changed_on_the_way_are_as_if_they_had_been_planned() -> None:
     """The recorded changes, from the start or from a state before them: the same to the bit."""
     network = toy_network()
@@ -570,18 +588,20 @@ def test_threads_changed_on_the_way_are_as_if_they_had_been_planned() -> None:
     try:
         torch.set_num_threads(2)
         model, changed = training(Settings(threads=2), on_threads=recorded.append)
-        before, events = None, []
+        kept, events = [], []
         for event in changed.events():
             events.append(without_clock(event))
-            if event.step == 1:
-                before = pack(changed.state())
+            # The second is before the test of the first epoch, after which the threads change.
+            if event.step == 1 or (event.step == 6 and not isinstance(event, EpochEvent)):
+                kept.append({"state": unpack(pack(changed.state()))})
             if isinstance(event, EpochEvent):
                 changed.change_threads(1 if event.epoch == 1 else 2)
         planned = Settings(threads=2).with_threads(6, 1).with_threads(12, 2)
         assert recorded == [planned.with_threads(6, 1), planned]
         assert changed.settings == planned
         assert 1 in used and used[0] == used[-1] == 2
-        for more in ({}, {"state": unpack(before)}):
+        assert len(kept) == 2
+        for more in ({}, *kept):
             once, used = used, []
             again, rest = training(planned, **more)
             rest.change_threads(7)  # asked for now, but what was recorded is to be repeated first

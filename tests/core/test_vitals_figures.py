@@ -13,7 +13,7 @@ from nin_core.records import MetricRow
 from nin_core.vitals import watched
 from ui.components.plot import plain_figure
 from ui.curves import History, View
-from ui.vitals_figures import MAX_COLUMNS, recorded, vitals_figure
+from ui.vitals_figures import MAX_COLUMNS, MAX_ZEROS, has_zeros, recorded, vitals_figure
 
 CHANNELS = {"block1.conv": 8, "block2.conv": 4}
 
@@ -87,6 +87,13 @@ def test_a_run_that_is_dead_from_the_start_has_marks() -> None:
     marks = [trace for trace in figure_of(rows)["data"] if trace.get("mode") == "markers"]
     assert [trace["y"].tolist() for trace in marks] == [[1, 1], [1, 1]]
     plain_figure(figure_of(rows))
+    assert has_zeros(History().extended(rows)) and not has_zeros(History().extended(ROWS))
+
+
+def test_many_norms_of_zero_are_a_few_marks() -> None:
+    rows = [replace(row(step, 8, 4), gradient_norm=0.0) for step in range(1, 1000)]
+    (marks,) = (trace for trace in figure_of(rows)["data"] if trace.get("mode") == "markers")
+    assert MAX_ZEROS / 2 <= len(marks["x"]) <= MAX_ZEROS
 
 
 def test_unit_and_smoothing_hold_for_this_picture_too():
