@@ -88,7 +88,10 @@ def test_the_widths_of_a_budget_and_of_a_clicked_cell(page: Page, server: Dashbo
     heat_map = page.locator(".st-key-architecture-width-map .nin-plot")
     heat_map.scroll_into_view_if_needed()
     expect(heat_map.locator(".heatmaplayer image").first).to_be_visible()
+    # A click on a map that is being drawn anew, for the widths chosen last, is one on nothing.
+    at_rest = "() => [...ninPlots.values()].every((it) => !it.busy && it.drawn?.data === it.data)"
     for across, down in ((0.3, 0.4), (0.71, 0.82), (0.05, 0.1)):
+        page.wait_for_function(at_rest)
         box = heat_map.locator(".nsewdrag").first.bounding_box()
         assert box is not None
         x, y = box["x"] + across * box["width"], box["y"] + (1 - down) * box["height"]
