@@ -14,8 +14,8 @@ Choices made here:
   more than after its first six. What is predicted is a run of two dozen steps in two epochs, so a
   very short one takes a little less and a long one a little more. All this was fitted to workers of
   100 random configurations of `benchmarks/memory_model.py` with kernels for AVX2 (two cores, glibc
-  2.36), where it was from 7 % too low to 9 % too high. Kernels for AVX-512 keep weights in blocks
-  of their own, which was fitted to 200 others.
+  2.36); of 200 others all were within 12 %. Kernels for AVX-512 keep weights in blocks of their
+  own: that was fitted before, to runs of six steps.
 * Predicted is a run that has all cores. One that shares them computes the parts of its batch one
   after another and takes less, but it gets the cores once the others have ended.
 * The queue is first come, first served: a large run that waits for memory is not overtaken for ever
