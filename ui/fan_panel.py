@@ -54,6 +54,7 @@ _SHOWN = "tr:fan:shown"
 _STARTED = "tr:fan:started"
 _CHANGED = "tr:fan:changed"
 _SEEN = "tr:fan:seen"
+_TOLD = "tr:fan:told"
 _SEEDS = "tr:fan:seeds"
 _NUMBER = "tr:fan:number"
 _LINK = "fan"
@@ -356,7 +357,11 @@ def _live(shown: tuple[str, ...], ticking: bool) -> None:
         st.session_state[_SEEN] = shown, seen
         gone = len(seen) < len(shown)
         busy = any(_busy(run) for fan in seen for run in fan.runs)
-        if gone or busy != ticking or st.session_state.pop(_CHANGED, False):
+        # Once for each change: a run older than those listed is never among the listed busy ones.
+        told, before = (shown, busy, ticking), st.session_state.get(_TOLD)
+        st.session_state[_TOLD] = told
+        changed = busy != ticking and told != before
+        if gone or changed or st.session_state.pop(_CHANGED, False):
             st.rerun()
         if busy:
             tick(pace.of_fan(pace.watching()), key="tr:fan-tick", watch=watched)

@@ -229,6 +229,16 @@ def test_two_fans_that_differ_in_the_recipe_are_shown_together(store) -> None:
     assert not page.exception
 
 
+def test_a_busy_run_older_than_those_listed_draws_the_page_once_more(store, monkeypatch) -> None:
+    """Not for ever: that one will not be among those listed at the next drawing either."""
+    fan, ids = fan_of(store, 2)
+    trained(store, ids[1], [2.0, 1.5], "finished", test=0.6)
+    monkeypatch.setattr(fan_panel, "MAX_LISTED", 1)
+    page = opened()
+    assert not page.exception
+    assert figure(page, fan)["layout"]
+
+
 def test_a_store_that_does_not_answer_leaves_a_sentence(store, monkeypatch) -> None:
     fan_of(store, 2)
     page = opened()
