@@ -8,8 +8,8 @@ in a process of its own, by the worker's own code. Each has a store of its own, 
 store would share the cores and compute the parts of a batch one after another, which takes less.
 They come one at a time: two that take the cores from each other leave more parts to the same
 thread. Measured is the most the process occupied above what it occupied before its run, with
-PyTorch imported. Also checks that each is refused where it would not fit. 200 take an hour on two
-slow cores.
+PyTorch imported. Also checks that each is refused where it would not fit. 200 that are predicted to
+take at most 5 s took half an hour on two slow cores; longer ones take longer.
 The slow tests do the same with fewer and smaller configurations.
 """
 

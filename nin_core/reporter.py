@@ -480,21 +480,26 @@ def _say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def patiently(call: Callable[[], _T], parent: int | None = None) -> _T:
+def patiently(
+    call: Callable[[], _T], parent: int | None = None, *, seconds: float | None = None
+) -> _T:
     """What `call` asks of a store, asked again for a while where the store fails for the moment.
 
     Args:
         parent: the process with whose end the patience ends, too.
+        seconds: how long; by default `PATIENCE_SECONDS`, by what is wrong.
 
     Raises:
-        StoreError: what it refuses, or what it still says after `PATIENCE_SECONDS`.
+        StoreError: what it refuses, or what it still says after that.
     """
     began = time.monotonic()
     while True:
         try:
             return call()
         except StoreError as error:
-            patience = PATIENCE_SECONDS.get(error.reason, PATIENCE_DEFAULT)
+            patience = seconds
+            if patience is None:
+                patience = PATIENCE_SECONDS.get(error.reason, PATIENCE_DEFAULT)
             alone = parent is not None and is_orphaned(parent)
             if error.reason == "refused" or alone or time.monotonic() - began > patience:
                 raise

@@ -16,7 +16,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -25,9 +24,9 @@ from . import garbage
 from .checks import ConfigError
 from .machine import PROJECT, available_cores
 from .processes import is_orphaned, this_worker
-from .reporter import PATIENCE_DEFAULT, RETRY_SECONDS, patiently
+from .reporter import patiently
 from .store import RunStore, StoreError
-from .supervisor import LOG_TAIL, NICENESS
+from .supervisor import LOG_TAIL, NICENESS, last_line
 
 if TYPE_CHECKING:
     from .diagnosis import Diagnosis, Evaluation
@@ -163,9 +162,8 @@ def _measure_elsewhere(store: RunStore, run_id: int, attempt: int) -> str | None
                     if not store.still_measuring(run_id, attempt):
                         process.kill()  # the run was deleted
         if process.returncode:
-            lines = [line.strip() for line in log.splitlines() if line.strip()]
             # Of a traceback's last line, what follows the name of the error.
-            problem = re.sub(r"^[\w.]+: ", "", lines[-1]) if lines else "its process was killed."
+            problem = re.sub(r"^[\w.]+: ", "", last_line(log)) or "its process was killed."
     except OSError as error:
         log = problem = f"The test set could not be measured: {error}"
     finally:
@@ -175,17 +173,12 @@ def _measure_elsewhere(store: RunStore, run_id: int, attempt: int) -> str | None
 
 def _let_go(store: RunStore, run_id: int, attempt: int, log: str) -> None:
     """Free the run's slot, however long the store fails: nobody else does while this one lives."""
-    commands = threading.current_thread() is threading.main_thread()  # and ends with them
-    patience = PATIENCE_DEFAULT if commands else math.inf
-    began = time.monotonic()
-    while True:
-        try:
-            store.release(run_id, attempt, log=log or None)
-            return
-        except StoreError as error:
-            if error.reason == "refused" or time.monotonic() - began > patience:
-                return
-        time.sleep(RETRY_SECONDS)
+    command = threading.current_thread() is threading.main_thread()  # and its process ends with it
+    with suppress(StoreError):
+        patiently(
+            lambda: store.release(run_id, attempt, log=log or None),
+            seconds=None if command else math.inf,
+        )
 
 
 def _measure(store: RunStore, run_id: int, attempt: int, parent: int) -> None:

@@ -227,7 +227,7 @@ def _bury(
         # It kept its checkpoint and came no further.
         store.release(run.id, run.attempt, log=log or None, requeue=True)
         return True
-    last = next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "")
+    last = last_line(log)
     if code is not None and code < 0:
         try:
             name = signal.Signals(-code).name
@@ -272,6 +272,11 @@ def log_path(store: RunStore, run_id: int) -> Path:
     else:
         folder = PROJECT / "runs" / hashlib.sha256(store.url.encode()).hexdigest()[:12]
     return folder / f"run-{run_id}.log"
+
+
+def last_line(log: str) -> str:
+    """The last line of a log that says anything; "" if none does."""
+    return next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "")
 
 
 def read_tail(path: Path) -> str:

@@ -61,12 +61,12 @@ def draw(run: Run, history: History) -> tuple[Look, Prepared | None]:
         return Look(vitals), None
     view = choose_view("tr:view", loss=not vitals)
     if vitals:
+        crosses = " A cross at the foot of the norms is one of exactly 0." * has_zeros(history)
         st.caption(
             "Healthy: the gradient's norm stays level or falls slowly, the update's follows the "
             "learning rate, and the map stays nearly clear. A row that turns red is a layer whose "
             "channels are zero for every test image: they get no gradient and learn nothing more."
-            + " A cross at the foot of the norms is one of exactly 0."
-            * has_zeros(history)
+            f"{crosses}"
         )
     look = Look(vitals, view)
     chart = chart_of(run, history, look)

@@ -54,7 +54,6 @@ _SHOWN = "tr:fan:shown"
 _STARTED = "tr:fan:started"
 _CHANGED = "tr:fan:changed"
 _SEEN = "tr:fan:seen"
-_TOLD = "tr:fan:told"
 _SEEDS = "tr:fan:seeds"
 _NUMBER = "tr:fan:number"
 _LINK = "fan"
@@ -218,8 +217,7 @@ def _panel() -> None:
     shown = _choose(known)
     if not shown:
         return
-    ticking = any(_busy(run) for fan in shown for run in known[fan])
-    st.fragment(_live)(tuple(shown), ticking)
+    st.fragment(_live)(tuple(shown))
 
 
 def _example() -> None:
@@ -340,12 +338,12 @@ class _Fan:
     stalls: dict[int, fans.Stall]
 
 
-def _live(shown: tuple[str, ...], ticking: bool) -> None:
+def _live(shown: tuple[str, ...]) -> None:
     with st.container(key="tr-fan"):
         message, chart, lines = (st.container() for _ in range(3))
     try:
         watched = run_feed.watch_states()
-        seen = _look(shown, ticking)
+        seen = _look(shown)
     except StoreError as error:
         with message:
             st.warning(f"The run store does not answer: {error}", icon=":material/database_off:")
@@ -357,11 +355,7 @@ def _live(shown: tuple[str, ...], ticking: bool) -> None:
         st.session_state[_SEEN] = shown, seen
         gone = len(seen) < len(shown)
         busy = any(_busy(run) for fan in seen for run in fan.runs)
-        # Once for each change: a run older than those listed is never among the listed busy ones.
-        told, before = (shown, busy, ticking), st.session_state.get(_TOLD)
-        st.session_state[_TOLD] = told
-        changed = busy != ticking and told != before
-        if gone or changed or st.session_state.pop(_CHANGED, False):
+        if gone or st.session_state.pop(_CHANGED, False):
             st.rerun()
         if busy:
             tick(pace.of_fan(pace.watching()), key="tr:fan-tick", watch=watched)
@@ -382,13 +376,14 @@ def _live(shown: tuple[str, ...], ticking: bool) -> None:
                 _line(fan, theme.RUNS[number])
 
 
-def _look(shown: tuple[str, ...], ticking: bool) -> list[_Fan]:
+def _look(shown: tuple[str, ...]) -> list[_Fan]:
     store: RunStore = resources.store()
-    if ticking:
+    there = {name: fans.runs(store, name) for name in shown}
+    if any(_busy(run) for runs in there.values() for run in runs):
         jobs.try_advance(store)  # whoever looks moves the queue on
+        there = {name: fans.runs(store, name) for name in shown}
     found = []
-    for name in shown:
-        runs = fans.runs(store, name)
+    for name, runs in there.items():
         if not runs:
             continue
         histories = [run_points.histories().of(store, run) for run in runs]

@@ -71,6 +71,11 @@ class Plan:
     dataset: str
     name: str | None
 
+    @property
+    def configuration(self) -> fan_panel.Planned:
+        """All but the name."""
+        return self.network, self.train, self.dataset
+
 
 @st.fragment
 def draw(config: NiNConfig) -> None:
@@ -103,7 +108,7 @@ def _draw(config: NiNConfig) -> None:
     )
     if plan is not None and problem is None and status.available:
         preflight_panel.draw(plan.network, plan.train, plan.dataset)
-        fan_panel.offer((plan.network, plan.train, plan.dataset), _planned_now)
+        fan_panel.offer(plan.configuration, lambda: _plan_now().configuration)
     if started := st.session_state.pop("tr:started", None):
         st.toast(f"Run #{started} has been put in the queue.")  # on a phone it is far below
         st.rerun()  # the open run beside the panel is another one now
@@ -119,12 +124,11 @@ def _start() -> None:
 
 
 def _start_run() -> int:
-    network, train, dataset = _planned_now()
-    name = st.session_state[run_choice.DRAFT].get("name") or None
-    return jobs.start_run(resources.store(), network, train, dataset, name)
+    plan = _plan_now()
+    return jobs.start_run(resources.store(), *plan.configuration, plan.name)
 
 
-def _planned_now() -> fan_panel.Planned:
+def _plan_now() -> Plan:
     """What the fields say at this moment, for a button's callback.
 
     Raises:
@@ -134,8 +138,7 @@ def _planned_now() -> fan_panel.Planned:
         # Callbacks come in any order: this one's may be before that of the field.
         if st.session_state.get(_key(field), value) != value:
             _changed(field)
-    config = architecture.current()
-    return config, _train(config), st.session_state[run_choice.DRAFT]["dataset"]
+    return _plan(architecture.current())
 
 
 # --- the draft --------------------------------------------------------------------------------
@@ -250,8 +253,8 @@ def _changes(usual: TrainConfig) -> dict[str, Any]:
     }
 
 
-def _train(config: NiNConfig) -> TrainConfig:
-    """How the draft has a network trained.
+def _plan(config: NiNConfig) -> Plan:
+    """The plan that the draft makes with a network.
 
     Raises:
         ConfigError: for a number that cannot be.
@@ -259,7 +262,8 @@ def _train(config: NiNConfig) -> TrainConfig:
     draft = st.session_state[run_choice.DRAFT]
     own = {"subset": draft.get("subset"), "seed": draft["seed"]}
     changes = _changes(_usual(config))
-    return RECIPES[draft["recipe"]].configure(config, **_facts(), **changes, **own)
+    train = RECIPES[draft["recipe"]].configure(config, **_facts(), **changes, **own)
+    return Plan(config, train, draft["dataset"], draft.get("name") or None)
 
 
 def _numbers(config: NiNConfig) -> tuple[Plan | None, str | None]:
@@ -289,7 +293,7 @@ def _numbers(config: NiNConfig) -> tuple[Plan | None, str | None]:
         )
     plan, problem = None, None
     try:
-        plan = Plan(config, _train(config), draft["dataset"], draft.get("name") or None)
+        plan = _plan(config)
     except ConfigError as error:
         problem = run_choice.sentence(error)
     with st.container(horizontal=True, gap="small"):

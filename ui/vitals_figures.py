@@ -36,7 +36,6 @@ from ui.curves import (
 
 MAX_COLUMNS = 250  # of the map
 MAX_ZEROS = 50  # marks of a norm that is 0
-_ZERO = {"Gradient norm": "0: no layer gets a gradient", "Update norm": "0: no weight changes"}
 
 _RED = theme.TRAIN_LOSS
 
@@ -67,11 +66,12 @@ def vitals_figure(
     last = right_edge(view.unit, end, steps_per_epoch, x, at)
     data: list[dict[str, Any]] = []
     behind: list[dict[str, Any]] = []
-    floor = _floor(history.gradient_norm, history.update_norm)
-    for name, column, color, hover, panel in (
-        ("Gradient norm", history.gradient_norm, theme.CONV, "%{y:.3g}", "y"),
-        ("Update norm", history.update_norm, theme.POINTWISE, "%{y:.3g}", "y"),
-        ("Learning rate", history.learning_rate, theme.HEAD, "%{y:.4g}", "y2"),
+    gradient, update = history.gradient_norm, history.update_norm
+    floor = _floor(gradient, update)
+    for name, column, color, hover, panel, zero in (
+        ("Gradient norm", gradient, theme.CONV, "%{y:.3g}", "y", "0: no layer gets a gradient"),
+        ("Update norm", update, theme.POINTWISE, "%{y:.3g}", "y", "0: no weight changes"),
+        ("Learning rate", history.learning_rate, theme.HEAD, "%{y:.4g}", "y2", None),
     ):
         settings = {
             "name": name,
@@ -79,10 +79,12 @@ def vitals_figure(
             "line": {"color": color, "width": 1.5},
             "hovertemplate": hover,
         }
-        # The rate is what was set, not what was measured: there is no noise to take out.
-        how = view if panel == "y" else view._replace(smoothing=0.0)
-        if panel == "y":
-            behind += _zeros(x, column, settings, floor)
+        if zero is None:
+            # The rate is what was set, not what was measured: there is no noise to take out.
+            how = view._replace(smoothing=0.0)
+        else:
+            how = view
+            behind += _zeros(x, column, floor, settings | {"hovertemplate": zero})
             column = np.where(column > 0, column, np.nan)
         line, *faint = curve(x, column, how, MAX_POINTS, settings)
         data.append(line)
@@ -138,26 +140,22 @@ def _floor(*norms: Floats) -> float:
 
 
 def _zeros(
-    x: Floats, column: Floats, settings: dict[str, Any], floor: float
+    x: Floats, column: Floats, floor: float, settings: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Marks where a norm was 0; nothing where it never was."""
+    """Marks where a norm was 0, as its curve otherwise; nothing where it never was."""
     at = x[column == 0]
     if not len(at):
         return []
     at = at[:: math.ceil(len(at) / MAX_ZEROS)]
-    return [
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": settings["name"],
-            "x": at.astype(np.float32),
-            "y": np.full(len(at), floor, dtype=np.float32),
-            "yaxis": settings["yaxis"],
-            "marker": {"symbol": "x", "size": 6, "color": settings["line"]["color"]},
-            "hovertemplate": _ZERO[settings["name"]],
-            "showlegend": False,
-        }
-    ]
+    marks = {
+        "type": "scatter",
+        "mode": "markers",
+        "x": at.astype(np.float32),
+        "y": np.full(len(at), floor, dtype=np.float32),
+        "marker": {"symbol": "x", "size": 6, "color": settings["line"]["color"]},
+        "showlegend": False,
+    }
+    return [settings | marks]
 
 
 _MAP, _RATE, _NORMS = (0, 0.42), (0.5, 0.63), (0.69, 1)  # where the panels are, from the bottom

@@ -229,8 +229,8 @@ def test_two_fans_that_differ_in_the_recipe_are_shown_together(store) -> None:
     assert not page.exception
 
 
-def test_a_busy_run_older_than_those_listed_draws_the_page_once_more(store, monkeypatch) -> None:
-    """Not for ever: that one will not be among those listed at the next drawing either."""
+def test_a_busy_run_older_than_those_listed_is_followed(store, monkeypatch) -> None:
+    """What is drawn goes by the fan's own runs: by those listed, the page was drawn for ever."""
     fan, ids = fan_of(store, 2)
     trained(store, ids[1], [2.0, 1.5], "finished", test=0.6)
     monkeypatch.setattr(fan_panel, "MAX_LISTED", 1)

@@ -786,7 +786,8 @@ def test_a_run_is_let_go_of_however_long_the_store_fails(store, monkeypatch):
     """Nobody else frees the slot of a run that this process holds."""
     run = Work(store, SHORT).join()
     store.release(run.id, run.attempt)
-    monkeypatch.setattr(scoring, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(reporting, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(reporting, "PATIENCE_DEFAULT", 0.0)
     attempt, release, asked = store.begin_measuring(run.id, this_worker()), store.release, []
 
     def failing(*what, **more):
