@@ -147,10 +147,16 @@ def _once(name: str, press: int, action: Callable[..., Any], *args: Any) -> None
         action(*args)
 
 
-def show_notice(place: str) -> None:
-    """The sentence of the last action that failed at this place of the page, once."""
+def show_notice(place: str, said: str | None = None) -> None:
+    """The sentence of the last action that failed at this place of the page, once.
+
+    Args:
+        said: what stands there already.
+    """
     if st.session_state.get(_NOTICE, ("", ""))[0] == place:
-        st.error(st.session_state.pop(_NOTICE)[1])
+        _, text = st.session_state.pop(_NOTICE)
+        if text != said:
+            st.error(text)
 
 
 def delete(run_ids: list[int]) -> None:

@@ -112,7 +112,7 @@ def _draw(config: NiNConfig) -> None:
     if started := st.session_state.pop("tr:started", None):
         st.toast(f"Run #{started} has been put in the queue.")  # on a phone it is far below
         st.rerun()  # the open run beside the panel is another one now
-    run_choice.show_notice("start")
+    run_choice.show_notice("start", said=problem)
 
 
 def _start() -> None:
